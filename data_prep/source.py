@@ -1,0 +1,141 @@
+"""What every source and every simulator is: a class that describes itself, plans its samples, and yields them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from scigpt.data.sample import Sample
+from scigpt.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """One row of `scigpt data sources`."""
+
+    name: str
+    domain: str
+    formats: str
+    licence: str
+    attribution: str = ""
+    use: Literal["train", "validate"] = "train"
+    extra: str | None = None
+    redistributable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One split of a corpus: what it holds and whether it comes from the training distribution."""
+
+    name: str
+    distribution: Literal["in", "out"] = "in"
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRef:
+    """A sample still to be made. `spec` is JSON: it alone, with the source's inputs and options, decides the bytes."""
+
+    key: str
+    split: str
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All samples of a corpus in their final order (grouped by split), and the splits they fall into.
+
+    Args:
+        inputs: the files read, `(name, sha256)`.
+        bytes_per_sample: estimate, for the size of shards and the check of free disk space.
+    """
+
+    refs: tuple[SampleRef, ...]
+    splits: tuple[Split, ...]
+    inputs: tuple[tuple[str, str], ...] = ()
+    bytes_per_sample: int = 1 << 20
+    notes: tuple[str, ...] = field(default=())
+
+
+class Source(ABC):
+    """A public data source or a simulator.
+
+    A subclass states `name`, `Options` (a frozen dataclass of typed options, each with a default) and the methods below. It must
+    be cheap to construct and picklable by `(class, inputs, options)`: worker processes build their own.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type]
+    max_out_of_bounds: ClassVar[float] = 1e-3
+    """Share of values outside their plausible bounds above which the input is refused."""
+
+    def __init__(self, inputs: Sequence[Path] = (), options: Any = None) -> None:
+        self.inputs = tuple(Path(p) for p in inputs)
+        self.options = self.Options() if options is None else options
+
+    @classmethod
+    @abstractmethod
+    def describe(cls) -> Description: ...
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether this source can read the file or store; used by `scigpt data inspect`."""
+        return False
+
+    @abstractmethod
+    def plan(self) -> Plan:
+        """Look at the inputs (not the values) and list every sample."""
+
+    @abstractmethod
+    def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample]:
+        """Make these samples, in this order. The same refs give the same bytes in any process."""
+
+
+def parse_options(options_type: type, assignments: Sequence[str]) -> Any:
+    """`key=value` words into the options dataclass; unknown keys are refused with the nearest name.
+
+    Types: int, float, str, bool, tuples of these (`a,b,c`), and `X | None`.
+    """
+    hints = typing.get_type_hints(options_type)
+    names = [f.name for f in dataclasses.fields(options_type)]
+    values: dict[str, Any] = {}
+    for word in assignments:
+        key, separator, text = word.partition("=")
+        if not separator:
+            raise UserError(f"option {word!r} is not of the form key=value")
+        key = key.replace("-", "_")
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known options: {', '.join(names) or 'none'}"
+            raise UserError(f"unknown option {key!r}; {hint}")
+        values[key] = _parse(text, hints[key], key)
+    return options_type(**values)
+
+
+def _parse(text: str, hint: Any, key: str) -> Any:
+    arguments = typing.get_args(hint)
+    if type(None) in arguments:
+        if text.lower() in ("", "none", "null"):
+            return None
+        hint = next(a for a in arguments if a is not type(None))
+        arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return tuple(_parse(part, arguments[0], key) for part in text.split(",") if part)
+    if typing.get_origin(hint) is Literal:
+        if text not in arguments:
+            raise UserError(f"option {key}={text!r} is not one of {', '.join(map(str, arguments))}")
+        return text
+    if hint is bool:
+        if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
+            raise UserError(f"option {key}={text!r} is not true or false")
+        return text.lower() in ("true", "1", "yes")
+    try:
+        return hint(text)
+    except ValueError:
+        raise UserError(f"option {key}={text!r} is not a valid {hint.__name__}") from None

@@ -1,0 +1,152 @@
+"""The registry of physical quantities: canonical name, unit, plausible bounds and the transform before normalisation."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from scigpt.errors import UserError
+
+Transform = Literal["identity", "log1p", "asinh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One physical quantity.
+
+    Args:
+        name: canonical (CF standard name where there is one).
+        unit: canonical unit, as pint reads it ("1" for dimensionless).
+        low, high: plausible bounds in that unit; values outside become invalid and are counted.
+        transform: applied to `value / transform_scale` before centring and scaling (heavy tails: log1p for amounts, asinh for signed).
+        transform_scale: in the canonical unit.
+        aliases: names used by file formats and sources (`t2m`, `tas`).
+    """
+
+    name: str
+    unit: str
+    low: float = -np.inf
+    high: float = np.inf
+    transform: Transform = "identity"
+    transform_scale: float = 1.0
+    aliases: tuple[str, ...] = ()
+
+
+class Registry:
+    """Quantities by canonical name or alias."""
+
+    def __init__(self, quantities: Iterable[Quantity]) -> None:
+        self._by_name: dict[str, Quantity] = {}
+        self._by_alias: dict[str, Quantity] = {}
+        for quantity in quantities:
+            self.add(quantity)
+
+    def add(self, quantity: Quantity) -> None:
+        if quantity.name in self._by_name:
+            raise UserError(f"variable {quantity.name} is registered twice")
+        self._by_name[quantity.name] = quantity
+        for alias in (quantity.name, *quantity.aliases):
+            self._by_alias.setdefault(alias.lower(), quantity)
+
+    def __iter__(self) -> Iterator[Quantity]:
+        return iter(self._by_name.values())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._by_alias
+
+    def __getitem__(self, name: str) -> Quantity:
+        try:
+            return self._by_alias[name.lower()]
+        except KeyError:
+            near = difflib.get_close_matches(name.lower(), self._by_alias, n=1)
+            hint = f"; did you mean {self._by_alias[near[0]].name}?" if near else ""
+            raise UserError(f"variable {name!r} is not in the registry{hint}") from None
+
+    def find(self, *names: Any) -> Quantity | None:
+        """The first quantity that one of the names (CF standard name, short name; anything but a string is passed over) stands for."""
+        return next((self._by_alias[n.lower()] for n in names if isinstance(n, str) and n.lower() in self._by_alias), None)
+
+
+QUANTITIES = Registry(
+    [
+        # atmosphere and ocean
+        Quantity("air_temperature", "K", 150, 350, aliases=("t", "t2m", "2t", "2m_temperature", "tas", "tasmax", "tasmin", "ta", "temperature")),
+        Quantity("dew_point_temperature", "K", 120, 330, aliases=("d2m", "2d", "2m_dewpoint_temperature")),
+        Quantity("surface_temperature", "K", 150, 370, aliases=("skt", "ts", "skin_temperature")),
+        Quantity("sea_surface_temperature", "K", 250, 320, aliases=("sst", "tos")),
+        Quantity("geopotential", "m**2 s**-2", -1e4, 6e5, aliases=("z",)),
+        Quantity("surface_altitude", "m", -500, 9000, aliases=("orog", "orography")),
+        Quantity("eastward_wind", "m s**-1", -200, 200, aliases=("u", "u10", "10u", "ua", "uas", "10m_u_component_of_wind", "u_component_of_wind")),
+        Quantity("northward_wind", "m s**-1", -200, 200, aliases=("v", "v10", "10v", "va", "vas", "10m_v_component_of_wind", "v_component_of_wind")),
+        Quantity("specific_humidity", "kg kg**-1", -1e-3, 0.1, aliases=("q", "hus", "huss")),
+        Quantity("relative_humidity", "percent", -1, 130, aliases=("r", "hur", "hurs")),
+        Quantity("surface_air_pressure", "Pa", 4e4, 1.15e5, aliases=("sp", "ps", "surface_pressure")),
+        Quantity("air_pressure_at_mean_sea_level", "Pa", 8e4, 1.15e5, aliases=("msl", "psl", "mean_sea_level_pressure")),
+        Quantity("precipitation_amount", "kg m**-2", -1e-3, 3000, "log1p", 1.0, aliases=("tp", "total_precipitation")),
+        Quantity("precipitation_flux", "kg m**-2 s**-1", -1e-8, 0.1, "log1p", 1e-5, aliases=("pr",)),
+        Quantity("surface_downwelling_shortwave_flux", "W m**-2", -5, 1600, aliases=("rsds", "ssrd")),
+        Quantity("toa_incident_solar_radiation", "W m**-2", -1, 1600, aliases=("rsdt", "tisr")),
+        Quantity("land_area_fraction", "1", -0.01, 1.01, aliases=("lsm", "sftlf", "land_sea_mask")),
+        Quantity("total_column_water_vapour", "kg m**-2", -1, 150, aliases=("tcwv", "prw")),
+        Quantity("total_cloud_cover", "1", -0.01, 1.01, aliases=("tcc",)),
+        Quantity("surface_reflectance", "1", -0.3, 1.7),
+        # seismology
+        Quantity("ground_velocity_east", "m s**-1", -10, 10, "asinh", 1e-6),
+        Quantity("ground_velocity_north", "m s**-1", -10, 10, "asinh", 1e-6),
+        Quantity("ground_velocity_up", "m s**-1", -10, 10, "asinh", 1e-6),
+        Quantity("seismic_counts_east", "count", -(2.0**31), 2.0**31),
+        Quantity("seismic_counts_north", "count", -(2.0**31), 2.0**31),
+        Quantity("seismic_counts_up", "count", -(2.0**31), 2.0**31),
+        Quantity("seismic_velocity_model", "m s**-1", 0, 15000),
+        # simulated physics: dimensionless
+        Quantity("velocity_x", "1"),
+        Quantity("velocity_y", "1"),
+        Quantity("velocity_z", "1"),
+        Quantity("vorticity", "1"),
+        Quantity("pressure_field", "1"),
+        Quantity("density", "1"),
+        Quantity("concentration", "1"),
+        Quantity("source", "1"),
+        Quantity("solution", "1"),
+        Quantity("inflow", "1"),
+    ]
+)
+
+
+@functools.cache
+def _unit_registry() -> Any:
+    import pint
+
+    registry: Any = pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
+    registry.define("count = []")
+    return registry
+
+
+def _readable(unit: str) -> str:
+    """CF spellings to pint's: `kg m-2 s-1`, `m s**-1`, `m2 s-2`, `degrees_north`, `Celsius`."""
+    text = unit.strip()
+    text = {"": "1", "unitless": "1", "fraction": "1", "(0 - 1)": "1", "%": "percent", "Celsius": "degC", "degree_C": "degC", "deg_C": "degC", "degrees_C": "degC", "C": "degC", "kelvin": "K", "degK": "K", "counts": "count", "m of water equivalent": "1000 * kg / m**2"}.get(text, text)
+    return re.sub(r"([A-Za-z])\^?(-?\d+)", r"\1**\2", text)
+
+
+def convert(values: np.ndarray, unit: str, target: str, where: str = "values") -> np.ndarray:
+    """Values from one unit to another, float32 kept as float32.
+
+    Raises:
+        UserError: a unit that is unknown or of another dimension, naming `where`.
+    """
+    if _readable(unit) == _readable(target):
+        return values
+    registry = _unit_registry()
+    try:
+        factor = registry.Quantity(np.asarray([0.0, 1.0]), _readable(unit)).to(_readable(target)).magnitude
+    except Exception as error:
+        raise UserError(f"{where}: the unit {unit!r} cannot be converted to {target!r} ({type(error).__name__})") from None
+    offset, scale = float(factor[0]), float(factor[1] - factor[0])
+    return (values.astype(np.float64) * scale + offset).astype(values.dtype)

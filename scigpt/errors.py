@@ -1,0 +1,9 @@
+"""The one error that means "the user can mend this": one clear sentence, exit code 2."""
+
+
+class UserError(ValueError):
+    """A mistake in a path, unit, shape, key, config or file, told in one sentence.
+
+    The sentence says what is wrong, where, what was expected and what to do. The command line prints it without a
+    traceback and ends with exit code 2.
+    """
