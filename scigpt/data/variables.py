@@ -77,6 +77,8 @@ QUANTITIES = Registry(
     [
         # atmosphere and ocean
         Quantity("air_temperature", "K", 150, 350, aliases=("t", "t2m", "2t", "2m_temperature", "tas", "tasmax", "tasmin", "ta", "temperature")),
+        Quantity("air_temperature_maximum", "K", 150, 350),
+        Quantity("air_temperature_minimum", "K", 150, 350),
         Quantity("dew_point_temperature", "K", 120, 330, aliases=("d2m", "2d", "2m_dewpoint_temperature")),
         Quantity("surface_temperature", "K", 150, 370, aliases=("skt", "ts", "skin_temperature")),
         Quantity("sea_surface_temperature", "K", 250, 320, aliases=("sst", "tos")),
@@ -145,8 +147,18 @@ def convert(values: np.ndarray, unit: str, target: str, where: str = "values") -
         return values
     registry = _unit_registry()
     try:
-        factor = registry.Quantity(np.asarray([0.0, 1.0]), _readable(unit)).to(_readable(target)).magnitude
+        given = registry.Quantity(registry.parse_expression(_readable(unit)))  # may hold a number: 1000 * kg / m**2
+        factor = registry.Quantity(np.asarray([0.0, 1.0]) * given.magnitude, given.units).to(_readable(target)).magnitude
     except Exception as error:
         raise UserError(f"{where}: the unit {unit!r} cannot be converted to {target!r} ({type(error).__name__})") from None
     offset, scale = float(factor[0]), float(factor[1] - factor[0])
     return (values.astype(np.float64) * scale + offset).astype(values.dtype)
+
+
+def transform(values: np.ndarray, name: str) -> np.ndarray:
+    """Values of the named variable in its transform space, float64; a name that is not registered has the identity."""
+    quantity, values = QUANTITIES.find(name), values.astype(np.float64)
+    if quantity is None or quantity.transform == "identity":
+        return values
+    scaled = values / quantity.transform_scale
+    return np.arcsinh(scaled) if quantity.transform == "asinh" else np.log1p(np.maximum(scaled, -0.999))

@@ -1,0 +1,47 @@
+"""`scigpt bench ...`: how fast this machine does what training needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scigpt.launch.output import Json, show
+
+app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command(epilog="Example: scigpt bench data corpora/era5")
+def data(
+    corpus: Annotated[Path | None, typer.Argument(metavar="DIR", help="A corpus; by default a synthetic record of 498 MB.")] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds; each times both readers in turn.")] = 5,
+    json: Json = False,
+) -> None:
+    """Time random windows read by index beside a reader that loads whole members of the shards."""
+    from scigpt.launch import bench_data
+
+    result = bench_data.synthetic(rounds) if corpus is None else bench_data.of_corpus(corpus, rounds)
+    show(result, json, bench_data.describe)
+
+
+@app.command(epilog="Example: scigpt bench model --width 512 --depth 4 --threads 1")
+def model(
+    size: Annotated[str, typer.Option("--size", help="nano, tiny, small, base, large, xl or 7b.")] = "nano",
+    width: Annotated[int | None, typer.Option("--width", help="Overrides the size's width.")] = None,
+    depth: Annotated[int | None, typer.Option("--depth", help="Overrides the size's depth.")] = None,
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Frames in, each of which predicts the next.")] = 4,
+    side: Annotated[int, typer.Option("--side", min=1, help="Points along each side of the maps.")] = 128,
+    patch: Annotated[int, typer.Option("--patch", min=1, help="Points along each side of a token.")] = 8,
+    batch: Annotated[int, typer.Option("--batch", min=1)] = 4,
+    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = "fp32",
+    threads: Annotated[int, typer.Option("--threads", min=1)] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", min=1)] = 5,
+    json: Json = False,
+) -> None:
+    """Time a full training step on maps (256 tokens a frame by default) beside a matrix product, in CPU time."""
+    from scigpt.launch import bench_model
+    from scigpt.model.backbone import ModelConfig
+
+    config = ModelConfig(size=size, width=width, depth=depth)
+    show(bench_model.measure(config, frames, side, patch, batch, precision, threads, rounds), json, bench_model.describe)

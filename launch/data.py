@@ -1,0 +1,199 @@
+"""`scigpt data ...`: list sources, look into files, make, check and describe corpora."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from scigpt.errors import UserError
+from scigpt.launch.output import Json, show, table
+
+if TYPE_CHECKING:
+    from scigpt.data_prep.source import Source
+
+app = typer.Typer(help="Make, check and describe corpora.", no_args_is_help=True, rich_markup_mode=None)
+
+Out = Annotated[Path, typer.Option("--out", help="The corpus to make: a folder that does not exist yet.")]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the corpus; the folder's name by default.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes; the bytes are the same for any number.")]
+Words = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options of the source.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A corpus.")]
+
+
+@app.command(epilog="Example: scigpt data sources")
+def sources(json: Json = False) -> None:
+    """List every source and every equation: domain, format, licence, use."""
+    from scigpt.data_prep.pde import EQUATIONS
+    from scigpt.data_prep.sources import SOURCES
+
+    rows = []
+    for kind, registry in (("source", SOURCES), ("equation", EQUATIONS)):
+        for name, source in sorted(registry.items()):
+            about = source.describe()
+            rows.append(
+                {
+                    "name": name,
+                    "kind": kind,
+                    "domain": about.domain,
+                    "formats": about.formats,
+                    "licence": about.licence,
+                    "attribution": about.attribution,
+                    "redistributable": about.redistributable,
+                    "use": about.use,
+                    "extra": about.extra,
+                    "options": _defaults(source),
+                }
+            )
+    columns = ("name", "kind", "domain", "formats", "licence", "use", "extra")
+    show({"sources": rows}, json, lambda d: table(columns, [[r[c] or "-" for c in columns] for r in d["sources"]]))
+
+
+@app.command(epilog="Example: scigpt data inspect era5.grib tas_day.nc")
+def inspect(files: Annotated[list[Path], typer.Argument(metavar="FILE...")], json: Json = False) -> None:
+    """Say what files hold: format, variables, units, calendar, gaps, and which source reads them."""
+    from scigpt.data_prep.inspect import inspect as look
+
+    found = [look(_existing(file)) for file in files]
+    show({"files": found}, json, lambda d: "\n\n".join(_lines(f) for f in d["files"]))
+
+
+@app.command(epilog="Example: scigpt data make navier-stokes --out corpora/ns samples=64")
+def make(
+    equation: Annotated[str, typer.Argument(metavar="EQUATION")],
+    out: Out,
+    words: Words = None,
+    name: Name = None,
+    workers: Workers = 1,
+    json: Json = False,
+) -> None:
+    """Simulate an equation into a corpus. Interrupted, the same command goes on where it was."""
+    from scigpt.data_prep.convert import convert
+    from scigpt.data_prep.pde import EQUATIONS
+    from scigpt.data_prep.source import parse_options
+
+    source = _choose(EQUATIONS, equation, "equation")
+    _report(convert(source((), parse_options(source.Options, words or [])), out, name, workers), json)
+
+
+class _ManyInputs(TyperCommand):
+    """`--input A B C` means `--input A --input B --input C`; a word `key=value` that is no file ends the list."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        expanded: list[str] = []
+        listing = False
+        for word in args:
+            if listing and not word.startswith("-") and ("=" not in word or Path(word).exists()):
+                if expanded[-1] != "--input":
+                    expanded.append("--input")
+            else:
+                listing = word == "--input"
+            expanded.append(word)
+        return super().parse_args(ctx, expanded)
+
+
+@app.command(cls=_ManyInputs, epilog="Example: scigpt data prepare cmip6 --input tas_2000.nc tas_2001.nc --out corpora/tas")
+def prepare(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A name that `scigpt data sources` lists; it comes before --input.")],
+    out: Out,
+    words: Words = None,
+    inputs: Annotated[list[Path] | None, typer.Option("--input", metavar="PATH...", help="Files or stores to read.")] = None,
+    name: Name = None,
+    workers: Workers = 1,
+    accept_licence: Annotated[str | None, typer.Option(metavar="ID", help="Accept the licence of the data; recorded.")] = None,
+    json: Json = False,
+) -> None:
+    """Convert public data into a corpus. Interrupted, the same command goes on where it was."""
+    from scigpt.data_prep.convert import convert
+    from scigpt.data_prep.source import parse_options
+    from scigpt.data_prep.sources import SOURCES
+
+    chosen = _choose(SOURCES, source, "source")
+    licence = chosen.describe().licence
+    if accept_licence not in (None, licence):
+        raise UserError(f"--accept-licence {accept_licence}: the licence of {source} is {licence!r}; name that one")
+    made = chosen([_existing(p) for p in inputs or ()], parse_options(chosen.Options, words or []))
+    _report(convert(made, out, name, workers, accepted_licence=accept_licence), json)
+
+
+@app.command(epilog="Example: scigpt data verify corpora/ns")
+def verify(folder: Folder, json: Json = False) -> None:
+    """Check every byte of a corpus; exit code 2 and a list by file and place if something is wrong."""
+    from scigpt.data.corpus import verify as check
+
+    problems = check(folder)
+    if json:
+        show({"corpus": str(folder), "ok": not problems, "problems": problems}, True, str)
+    for problem in problems:
+        typer.echo(f"scigpt: {problem}", err=True)
+    if problems:
+        raise typer.Exit(2)
+    if not json:
+        typer.echo(f"{folder}: every file is whole")
+
+
+@app.command(epilog="Example: scigpt data card corpora/ns")
+def card(folder: Folder, json: Json = False) -> None:
+    """Print the card of a corpus; with --json a summary of its manifest."""
+    from scigpt.data.corpus import CARD, Corpus
+
+    corpus = Corpus.open(folder)
+    show(_summary(corpus), json, lambda _: (folder / CARD).read_text(encoding="utf-8").rstrip())
+
+
+def _choose(registry: dict[str, type[Source]], name: str, what: str) -> type[Source]:
+    if name not in registry:
+        near = difflib.get_close_matches(name, registry, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(registry)) or 'none'}"
+        raise UserError(f"there is no {what} {name!r}; {hint} (`scigpt data sources` lists all)")
+    return registry[name]
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file or folder; check the path")
+    return path
+
+
+def _defaults(source: type[Source]) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(source.Options())
+
+
+def _report(path: Path, json: bool) -> None:
+    from scigpt.data.corpus import Corpus
+
+    corpus = Corpus.open(path)
+    splits = ", ".join(f"{n}: {s['samples']} samples, {s['frames']} frames" for n in corpus.splits for s in [corpus.manifest["splits"][n]])
+    size = sum(s["bytes"] for s in corpus.manifest["shards"]) / 1e6
+    show(_summary(corpus), json, lambda d: f"{path}: {splits}; {size:.1f} MB; see `scigpt data card {path}`")
+
+
+def _summary(corpus: Any) -> dict[str, Any]:
+    kept = {k: v for k, v in corpus.manifest.items() if k not in ("shards", "checksum")}
+    shards = corpus.manifest["shards"]
+    return {
+        "corpus": str(corpus.path),
+        "fingerprint": corpus.fingerprint,
+        "shards": len(shards),
+        "bytes": sum(s["bytes"] for s in shards),
+        **kept,
+    }
+
+
+def _lines(found: dict[str, Any], indent: str = "") -> str:
+    """Nested JSON as indented lines."""
+    lines = []
+    for key, value in found.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}:", _lines(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            lines.append(f"{indent}{key}:")
+            lines += [f"{indent}  - " + _lines(entry, indent + "    ").lstrip() for entry in value]
+        else:
+            lines.append(f"{indent}{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    return "\n".join(lines)

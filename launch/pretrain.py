@@ -1,0 +1,38 @@
+"""`scigpt pretrain`: train a model, or go on with a run that was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scigpt.launch.output import Json, show
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; paths in it are relative to the current folder.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override values of the file: train.steps=500.")]
+
+
+def pretrain(config: Config, overrides: Overrides = None, json: Json = False) -> None:
+    """Train on this machine. The same command goes on with a stopped run; a stop by a signal ends with code 75 ("requeue me")."""
+    from scigpt.train.config import load
+    from scigpt.train.engine import train
+    from scigpt.train.preempt import EXIT_REQUEUE
+
+    summary = train(load(config, overrides or ()))
+    show(summary, json, _text)
+    if summary["status"] == "stopped":
+        raise typer.Exit(EXIT_REQUEUE)
+
+
+def _text(summary: dict[str, Any]) -> str:
+    lines = [f"{summary['run']}: {summary['status']} at step {summary['step']} of {summary['steps']}"]
+    if summary["status"] == "stopped":
+        lines[0] += f" by {summary['signal']} and saved; run the same command to go on"
+    for corpus, scores in summary["validation"].items():
+        lines.append(f"  {corpus}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items() if value is not None))
+    rates = f"{summary['tokens_per_second']:,.0f} tokens/s, {summary['flops_per_second'] / 1e9:.1f} GFLOP/s"
+    waits = f"data wait {summary['data_wait_share']:.1%}, {summary['skipped_steps']} steps skipped"
+    lines.append(f"  {summary['parameters']:,} parameters, {rates}, {waits}")
+    lines.append(f"  checkpoint {summary['checkpoint']}" + (f", MLflow {summary['mlflow']}" if summary["mlflow"] else ""))
+    return "\n".join(lines)

@@ -1,0 +1,150 @@
+"""Batch: samples of one corpus as tensors, with everything that is not a number kept as Python metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scigpt.data.normalize import Scales
+from scigpt.data.patching import Extent, choose_patch
+from scigpt.data.sample import Layout, Sample
+from scigpt.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B windows of T frames of one corpus.
+
+    Tensors (float32 unless said):
+        values `(B, T, C, Z, Y, X)` in the variables' units, 0 where invalid; valid, bool, the same shape.
+        seconds `(B, T)` float64, time of each frame; step `(B, T-1)`, time from each frame to the next.
+        season, hour `(B, T)`: fractions of the year and day, 0 for simulated time (`calendar == "none"`).
+        coefficients, known `(B, K)`: values and (bool) whether they are told, in the order of `coefficient_names`.
+        latitude, longitude `(B, Y, X)` in degrees, height `(B, Y, X)` in m, or None.
+        weight `(B, 1, 1, 1, Y, X)`: area of each point relative to the mean, 1 on planes and points.
+
+    Metadata: `layout`, `scales`, `patch` (the token size), `corpus` (its name), `calendar`, `coefficient_names`.
+    """
+
+    values: Tensor
+    valid: Tensor
+    seconds: Tensor
+    step: Tensor
+    season: Tensor
+    hour: Tensor
+    coefficients: Tensor
+    known: Tensor
+    weight: Tensor
+    latitude: Tensor | None
+    longitude: Tensor | None
+    height: Tensor | None
+    layout: Layout
+    scales: Scales
+    patch: Extent
+    corpus: str
+    calendar: str
+    coefficient_names: tuple[str, ...]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        return self._map(lambda t: t.pin_memory())
+
+    def select(self, index: slice) -> Batch:
+        """Some of the samples."""
+        return self._map(lambda t: t[index])
+
+    def frames(self, index: slice) -> Batch:
+        """Some of the frames."""
+        timed = {n: getattr(self, n)[:, index] for n in ("values", "valid", "seconds", "season", "hour")}
+        return replace(self, **timed, step=_steps(timed["seconds"]))
+
+    def hide_coefficients(self, share: float, generator: torch.Generator) -> Batch:
+        """The same batch with about `share` of its samples not told their coefficients."""
+        told = torch.rand(len(self), 1, generator=generator) >= share
+        return replace(self, known=self.known & told.to(self.known.device))
+
+    def _map(self, function: object) -> Batch:
+        changed = {f.name: function(t) for f in fields(self) if isinstance(t := getattr(self, f.name), Tensor)}  # type: ignore[operator]
+        return replace(self, **changed)
+
+    def __len__(self) -> int:
+        return int(self.values.shape[0])
+
+
+def collate(samples: Sequence[Sample], scales: Scales, corpus: str = "", patch: int = 8) -> Batch:
+    """Samples of one layout and length to a batch; `patch` is the preferred token size in points.
+
+    Raises:
+        UserError: samples of different layouts or numbers of frames, or fewer than two frames.
+    """
+    first = samples[0]
+    for sample in samples[1:]:
+        same = sample.layout == first.layout and sample.values.shape == first.values.shape
+        if not same or sample.time.calendar != first.time.calendar:
+            raise UserError(f"corpus {corpus!r}: samples do not share variables, grid, frames and calendar; one batch needs one shape")
+    if len(first.time) < 2:
+        raise UserError(f"corpus {corpus!r}: a window of {len(first.time)} frame has nothing to predict; at least 2 frames are needed")
+    valid = torch.from_numpy(np.stack([s.valid for s in samples]))
+    values = torch.where(valid, torch.from_numpy(np.stack([s.values for s in samples])), 0.0)
+    seconds = torch.from_numpy(np.stack([s.time.seconds for s in samples]))
+    names = tuple(sorted({n for s in samples for n in s.coefficients}))
+    coefficients = torch.tensor([[s.coefficients.get(n, 0.0) for n in names] for s in samples], dtype=torch.float32)
+    known = torch.tensor([[n in s.coefficients for n in names] for s in samples], dtype=torch.bool)
+    latitude, longitude, height = (_coordinate(samples, n) for n in ("latitude", "longitude", "height"))
+    return Batch(
+        values=values,
+        valid=valid,
+        seconds=seconds,
+        step=_steps(seconds),
+        season=_clock([s.time.season() for s in samples]),
+        hour=_clock([s.time.hour() for s in samples]),
+        coefficients=coefficients.reshape(len(samples), len(names)),
+        known=known.reshape(len(samples), len(names)),
+        weight=_area(first.layout, latitude, len(samples)),
+        latitude=latitude,
+        longitude=longitude,
+        height=height,
+        layout=first.layout,
+        scales=scales,
+        patch=choose_patch(first.layout.grid, patch, first.layout.geometry),
+        corpus=corpus,
+        calendar=first.time.calendar,
+        coefficient_names=names,
+    )
+
+
+def _steps(seconds: Tensor) -> Tensor:
+    return seconds.diff(dim=1).to(torch.float32)
+
+
+def _clock(fractions: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.nan_to_num(np.stack(fractions)))
+
+
+def _coordinate(samples: Sequence[Sample], name: str) -> Tensor | None:
+    """A coordinate on the `(Y, X)` grid of each sample, or None where the corpus has none."""
+    if name not in samples[0].coordinates:
+        return None
+    _, y, x = samples[0].layout.grid
+    grids = []
+    for sample in samples:
+        c = sample.coordinates[name]
+        shape = {("y",): (y, 1), ("x",): (1, x), ("y", "x"): (y, x), (): (1, 1)}.get(c.axes)
+        if shape is None:
+            return None
+        grids.append(np.broadcast_to(np.nan_to_num(c.values).reshape(shape), (y, x)).astype(np.float32))
+    return torch.from_numpy(np.stack(grids))
+
+
+def _area(layout: Layout, latitude: Tensor | None, count: int) -> Tensor:
+    _, y, x = layout.grid
+    if layout.geometry != "sphere" or latitude is None:
+        return torch.ones(count, 1, 1, 1, y, x)
+    area = torch.cos(torch.deg2rad(latitude)).clamp(min=0.0)
+    return (area / area.mean((-2, -1), keepdim=True).clamp(min=1e-6)).view(count, 1, 1, 1, y, x)

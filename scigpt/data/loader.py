@@ -1,0 +1,160 @@
+"""BatchLoader: the groups of a mixture as batches, read ahead in the background."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+
+from scigpt.data.batches import Batch, collate
+from scigpt.data.corpus import Corpus
+from scigpt.data.mixture import CorpusConfig, Group, Item, Mixture, Window, starts_of
+from scigpt.data.normalize import Scales
+from scigpt.data.sample import Boundary, Sample
+from scigpt.errors import UserError
+
+
+class BatchLoader:
+    """Iterates `(group, batches)` from group `start` on, without end; use it in a `with` block.
+
+    The groups are a function of the mixture alone: after a restart at group g the same batches follow, whatever was read ahead.
+
+    Args:
+        scales: training statistics, one for each corpus of the mixture.
+        start: first group.
+        micro_batch: most windows in a batch (None: no limit). A group is cut into as few batches as that allows, as equal as they can be.
+        rank, world: this process reads its part of each group.
+        prefetch: groups read ahead, each by a thread of its own.
+
+    Attributes:
+        wait_seconds: time the consumer has waited for data so far.
+
+    Raises:
+        UserError: a world size that does not divide the groups; while iterating, data that cannot be read.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        scales: Sequence[Scales],
+        start: int = 0,
+        micro_batch: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        prefetch: int = 2,
+    ) -> None:
+        if micro_batch is not None and micro_batch < 1:
+            raise UserError(f"micro_batch is {micro_batch}; expected 1 or more windows")
+        assert len(scales) == len(mixture.corpora)
+        assert prefetch >= 1
+        mixture.split(range(mixture.data_width), rank, world)  # refuses a world size that cannot share a group before anything starts
+        self.mixture, self.scales, self.micro_batch, self.rank, self.world = mixture, tuple(scales), micro_batch, rank, world
+        self.wait_seconds = 0.0
+        self._next = itertools.count(start)
+        self._ahead: deque[Future[tuple[Group, list[Batch]]]] = deque()
+        self._pool = ThreadPoolExecutor(prefetch, thread_name_prefix="scigpt-read")
+        self._prefetch = prefetch
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading; returns when no thread is left."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._ahead.clear()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[Group, list[Batch]]:
+        while len(self._ahead) < self._prefetch:
+            self._ahead.append(self._pool.submit(self._load, next(self._next)))
+        began = time.perf_counter()
+        try:
+            loaded = self._ahead.popleft().result()
+        finally:
+            self.wait_seconds += time.perf_counter() - began
+        self._ahead.append(self._pool.submit(self._load, next(self._next)))
+        return loaded
+
+    def _load(self, g: int) -> tuple[Group, list[Batch]]:
+        group = self.mixture.group(g)
+        c = group.corpus
+        corpus, config, window = self.mixture.corpora[c], self.mixture.config.corpora[c], self.mixture.windows[c]
+        share = len(group.items) // self.world
+        parts = self.mixture.split(group.items, self.rank, self.world, math.ceil(share / (self.micro_batch or share)))
+        batches = [_batch(corpus, config.train, part, window, self.scales[c], self.mixture.patches[c]) for part in parts]
+        return group, [b.pin_memory() for b in batches] if torch.cuda.is_available() else batches
+
+
+def windows(corpus: Corpus, config: CorpusConfig, frames: int, split: str, limit: int | None = None) -> list[Item]:
+    """Windows that tile the records (and the grid, where the corpus is cropped) of a split without overlap, always the same.
+
+    Args:
+        limit: at most this many, evenly spread over all.
+
+    Raises:
+        UserError: an unknown or empty split, or a window that fits no record.
+    """
+    window = Window.of(corpus, config, frames)
+    before = np.concatenate(([0], np.cumsum(-(-starts_of(corpus, split, window) // window.span))))  # windows in time, before each record
+    _, *grid = corpus.layout.grid
+    height, width = window.crop or grid
+    tiles = [(y, x) for y in range(0, grid[0] - height + 1, height) for x in range(0, grid[1] - width + 1, width)]
+    total = int(before[-1]) * len(tiles)
+    count = total if limit is None else min(limit, total)
+    times, places = np.divmod(np.arange(count) * total // max(count, 1), len(tiles))
+    entries = np.searchsorted(before, times, "right") - 1
+    starts = (times - before[entries]) * window.span
+    return [
+        Item(entry, start, tiles[place][0], tiles[place][1], 0, i)
+        for i, (entry, start, place) in enumerate(zip(entries.tolist(), starts.tolist(), places.tolist(), strict=True))
+    ]
+
+
+def evaluation_batches(
+    corpus: Corpus,
+    scales: Scales,
+    config: CorpusConfig,
+    frames: int,
+    split: str,
+    batch_size: int,
+    limit: int | None = None,
+    patch: int = 8,
+) -> Iterator[Batch]:
+    """The `windows` of a split, `batch_size` at a time. `patch` is the preferred patch size where `config` states none.
+
+    Raises:
+        UserError: as `windows`, or data that cannot be read.
+    """
+    window = Window.of(corpus, config, frames)
+    items = windows(corpus, config, frames, split, limit)
+    for i in range(0, len(items), batch_size):
+        yield _batch(corpus, split, items[i : i + batch_size], window, scales, patch if config.patch is None else config.patch)
+
+
+def _batch(corpus: Corpus, split: str, items: Sequence[Item], window: Window, scales: Scales, patch: int) -> Batch:
+    return collate([_read(corpus, split, item, window) for item in items], scales, corpus.name, patch)
+
+
+def _read(corpus: Corpus, split: str, item: Item, window: Window) -> Sample:
+    sample = corpus.read(split, item.entry, *window.slices(item))
+    if window.crop is None:
+        return sample
+    # windows of one batch share their boundary, so one that happens to lie at the edge of the grid is open there like the others
+    (height, width), (_, y, x) = window.crop, corpus.layout.grid
+    was, opened = sample.boundary, Boundary()
+    boundary = Boundary(was.z, opened.y if height < y else was.y, opened.x if width < x else was.x)
+    return replace(sample, boundary=boundary)

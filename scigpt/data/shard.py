@@ -1,0 +1,301 @@
+"""Shards: samples in a WebDataset tar, with a sidecar index that gives random access to any window of any sample.
+
+`docs/architecture.md` states the format. A shard is finished when its sidecar, written last, is there.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import math
+import mmap
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scigpt.data.files import atomic, dump_json, load_json, sha256_of, write_bytes
+from scigpt.data.sample import Boundary, Coordinate, Sample
+from scigpt.errors import UserError
+
+SCHEMA_VERSION = 1
+PACKING_ERROR = 1e-3
+"""Largest error of int16 packing, as a share of the RMS increment between frames (static variables: of the deviation in space)."""
+
+_KEY = re.compile(r"[a-z0-9_-]+")
+_LARGEST = 32767
+_MEMBER_LIMIT = 8**11  # ustar holds a size in eleven octal digits
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """What the manifest says about a shard."""
+
+    file: str
+    split: str
+    samples: int
+    frames: int
+    bytes: int
+    sha256: str
+    index_sha256: str
+
+
+def index_path(shard: Path) -> Path:
+    """The sidecar of a shard: `train-000000.tar` has `train-000000.index.json`."""
+    return shard.with_suffix(".index.json")
+
+
+def write_shard(path: Path, samples: Iterable[tuple[str, str, Sample]]) -> ShardRecord:
+    """Write `(key, split, sample)` in this order; the shard first, its sidecar last, each under a temporary name until it is whole.
+
+    Raises:
+        UserError: no samples, a bad or repeated key, two splits, or NaN or infinity among valid values.
+        DiskFull: no space left; nothing half-written stays.
+    """
+    index: list[dict[str, Any]] = []
+    keys: set[str] = set()
+    splits: set[str] = set()
+    with atomic(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, split, sample in samples:
+            if not _KEY.fullmatch(key):
+                raise UserError(f"{path}: sample key {key!r} may hold only a-z, 0-9, - and _")
+            if key in keys:
+                raise UserError(f"{path}: sample key {key!r} occurs twice")
+            keys.add(key)
+            splits.add(split)
+            members = {}
+            for name, array, payload in _members(key, split, sample):
+                if len(payload) >= _MEMBER_LIMIT:
+                    raise UserError(f"{path}: {name} of sample {key} has {len(payload)} bytes; expected under 8 GiB, use shorter samples")
+                info = tarfile.TarInfo(f"{key}.{name}")
+                info.size = len(payload)
+                members[name] = {
+                    "offset": tar.offset + tarfile.BLOCKSIZE,
+                    "size": len(payload),
+                    "sha256": hashlib.sha256(payload).hexdigest(),
+                }
+                if array is not None:
+                    members[name] |= {
+                        "data_offset": tar.offset + tarfile.BLOCKSIZE + len(payload) - array.nbytes,
+                        "dtype": array.dtype.str,
+                        "shape": list(array.shape),
+                    }
+                tar.addfile(info, io.BytesIO(payload))
+            index.append({"key": key, "frames": len(sample.time), "members": members})
+        if len(splits) != 1:
+            raise UserError(f"{path}: a shard holds samples of one split, not of {', '.join(sorted(splits)) or 'none'}")
+    size, sha256 = path.stat().st_size, sha256_of(path)
+    sidecar = dump_json({"schema_version": SCHEMA_VERSION, "shard": path.name, "bytes": size, "sha256": sha256, "samples": index})
+    write_bytes(index_path(path), sidecar)
+    frames = sum(entry["frames"] for entry in index)
+    return ShardRecord(path.name, splits.pop(), len(index), frames, size, sha256, hashlib.sha256(sidecar).hexdigest())
+
+
+def _members(key: str, split: str, sample: Sample) -> Iterable[tuple[str, np.ndarray | None, bytes]]:
+    """Name, array (None for JSON) and payload of each file of a sample."""
+    values = np.where(sample.valid, sample.values, np.float32(0))
+    bad = ~np.isfinite(values)
+    if bad.any():
+        t, c, *place = (int(i) for i in np.argwhere(bad)[0])
+        files = ", ".join(f.name for f in sample.origin.files[:2])
+        count = int(bad[:, c].sum())
+        raise UserError(
+            f"sample {key}{f' ({files})' if files else ''}: variable {sample.variables[c].key} has {count} valid values that "
+            f"are NaN or infinite, the first in frame {t} at (z, y, x) = {tuple(place)}; mark them invalid or mend the input"
+        )
+    stored, packing = _pack(values, sample)
+    meta = {**sample.meta(), "key": key, "split": split, "packing": packing}
+    for coordinate in meta["coordinates"].values():
+        if isinstance(coordinate["values"], list):  # an unknown station height is null, because NaN is not JSON
+            coordinate["values"] = [None if math.isnan(v) else v for v in coordinate["values"]]
+    arrays = {"values": stored, "valid": _squeeze(sample.valid), **sample.coordinate_arrays()}
+    for name, array in arrays.items():
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
+        yield f"{name}.npy", array, buffer.getvalue()
+    yield "meta.json", None, dump_json(meta)
+
+
+def _pack(values: np.ndarray, sample: Sample) -> tuple[np.ndarray, dict[str, list[float]] | None]:
+    """int16 with scale and offset per variable where no variable suffers, else the float32 values.
+
+    A quiet stretch of a seismogram would lose a third of its amplitude in int16, so the error is held against what a model must
+    predict: the increment between frames.
+    """
+    stored = np.zeros(values.shape, np.int16)
+    scales, offsets = [], []
+    for c, variable in enumerate(sample.variables):
+        valid = sample.valid[:, c]
+        if not valid.any():
+            scales.append(1.0)
+            offsets.append(0.0)
+            continue
+        field = values[:, c].astype(np.float64)
+        inside = field[valid]
+        low, high = float(inside.min()), float(inside.max())
+        scale, offset = (high - low) / (2 * _LARGEST) or 1.0, (low + high) / 2
+        packed = np.where(valid, np.rint((field - offset) / scale), 0).astype(np.int16)
+        error = np.abs(_unpack(packed, scale, offset)[valid] - inside).max()
+        if variable.role == "static":
+            yardstick = float(inside.std())
+        else:
+            increments = np.diff(field, axis=0)[valid[1:] & valid[:-1]]
+            yardstick = float(np.sqrt(np.mean(increments**2))) if increments.size else 0.0
+        if error > 0 and not error < PACKING_ERROR * yardstick:
+            return values, None
+        stored[:, c] = packed
+        scales.append(scale)
+        offsets.append(offset)
+    return stored, {"scale": scales, "offset": offsets}
+
+
+def _unpack(stored: np.ndarray, scale: Any, offset: Any) -> np.ndarray:
+    return (stored.astype(np.float64) * scale + offset).astype(np.float32)
+
+
+def _squeeze(valid: np.ndarray) -> np.ndarray:
+    """Cut axes along which the array is constant to length 1."""
+    for axis in range(valid.ndim):
+        first = valid.take([0], axis)
+        if (valid == first).all():
+            valid = first
+    return np.ascontiguousarray(valid)
+
+
+class ShardReader:
+    """Random access to the samples of one shard; reads through a memory map only the bytes asked for.
+
+    Args:
+        path: the tar.
+
+    Raises:
+        UserError: a sidecar that is missing, unreadable or of another schema.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        sidecar = index_path(self.path)
+        index = load_json(sidecar, "the index of a shard")
+        try:
+            version = index["schema_version"]
+            self.bytes: int = index["bytes"]
+            self.keys: tuple[str, ...] = tuple(s["key"] for s in index["samples"])
+            self.frames: tuple[int, ...] = tuple(s["frames"] for s in index["samples"])
+            self._members: list[Mapping[str, Any]] = [s["members"] for s in index["samples"]]
+        except (KeyError, TypeError):
+            raise UserError(f"{sidecar}: not the index of a shard; make the corpus again") from None
+        if version != SCHEMA_VERSION:
+            raise UserError(f"{sidecar}: schema version {version}, expected {SCHEMA_VERSION}; make the corpus again with this version")
+        self._map: mmap.mmap | None = None
+        self._described = functools.lru_cache(maxsize=4)(self._describe)  # the windows of a long sample parse its meta once
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ShardReader, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def read(self, i: int, frames: slice | None = None, y: slice | None = None, x: slice | None = None) -> Sample:
+        """Sample `i`, or a window of it. Coordinates are cut with the fields; a side that was cut off becomes an open boundary.
+
+        Args:
+            frames: frames to read; a step picks every n-th.
+            y, x: cells to read, without a step.
+
+        Returns:
+            A sample whose arrays are its own; invalid values are 0.
+
+        Raises:
+            UserError: a window that is empty or leaves the sample, or a shard that is missing, truncated or damaged.
+        """
+        where = f"{self.path}: sample {self.keys[i]}"
+        whole, scale, offset = self._described(i)
+        t_count, _, _, y_count, x_count = whole.values.shape
+        t = _window(frames, t_count, f"{where}: frames")
+        ys, xs = _window(y, y_count, f"{where}: y"), _window(x, x_count, f"{where}: x")
+        if (ys.step, xs.step) != (1, 1):
+            raise UserError(f"{where}: a window in y and x takes every cell; expected slices without a step")
+        cut = (t, slice(None), slice(None), ys, xs)
+        stored, shares = self._array(i, "values.npy")[cut], self._array(i, "valid.npy")
+        valid = np.empty(stored.shape, np.bool_)
+        valid[...] = shares[tuple(slice(None) if n == 1 else s for n, s in zip(shares.shape, cut, strict=True))]
+        if scale is None:
+            values = stored.astype(np.float32)
+        else:
+            values = _unpack(stored, scale, offset)
+            values[~valid] = 0
+        return replace(
+            whole,
+            values=values,
+            valid=valid,
+            time=whole.time[t],
+            coordinates={n: _cut_coordinate(c, {"y": ys, "x": xs}) for n, c in whole.coordinates.items()},
+            boundary=_cut_boundary(whole.boundary, {"y": (ys, y_count), "x": (xs, x_count)}),
+        )
+
+    def _describe(self, i: int) -> tuple[Sample, np.ndarray | None, np.ndarray | None]:
+        """Sample `i` with all but its fields (they are zeros that take no memory), its scale and its offset."""
+        member = self._members[i]["meta.json"]
+        try:
+            meta = json.loads(self._bytes()[member["offset"] : member["offset"] + member["size"]])
+            shape = tuple(self._members[i]["values.npy"]["shape"])
+            arrays = {n: self._array(i, f"{n}.npy") for n, c in meta["coordinates"].items() if c["values"] is None}
+            empty = np.broadcast_to(np.float32(0), shape), np.broadcast_to(np.False_, shape)
+            sample = Sample.from_parts(meta, *empty, arrays)
+            if meta["packing"] is None:
+                return sample, None, None
+            scale, offset = (np.asarray(meta["packing"][k], np.float64)[:, None, None, None] for k in ("scale", "offset"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.path}: {self.keys[i]}.meta.json is damaged ({error}); `scigpt data verify` lists the damage") from None
+        return sample, scale, offset
+
+    def _array(self, i: int, member: str) -> np.ndarray:
+        about = self._members[i][member]
+        return np.ndarray(about["shape"], np.dtype(about["dtype"]), self._bytes(), about["data_offset"])
+
+    def _bytes(self) -> mmap.mmap:
+        """The memory map, after a look at the size: reading past the end of a truncated file would kill the process (SIGBUS)."""
+        try:
+            with open(self.path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != self.bytes:
+                    raise UserError(
+                        f"{self.path}: has {size} bytes, its index says {self.bytes}; it was cut off or replaced, make the corpus again"
+                    )
+                if self._map is None:
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot read the shard: {error.strerror}") from None
+        return self._map
+
+
+def _window(window: slice | None, count: int, where: str) -> slice:
+    """The slice with start, stop and step filled in."""
+    start, stop, step = (window or slice(None)).indices(count)
+    asked = window.stop if window is not None and window.stop is not None else 0
+    if step < 1 or stop <= start or asked > count:
+        raise UserError(f"{where} has {count} entries, so the window {window} is empty or leaves it; choose one inside 0:{count}")
+    return slice(start, stop, step)
+
+
+def _cut_coordinate(coordinate: Coordinate, windows: Mapping[str, slice]) -> Coordinate:
+    return replace(coordinate, values=coordinate.values[tuple(windows.get(a, slice(None)) for a in coordinate.axes)])
+
+
+def _cut_boundary(boundary: Boundary, windows: Mapping[str, tuple[slice, int]]) -> Boundary:
+    cut: dict[str, Any] = {}
+    for axis, (window, count) in windows.items():
+        low, high = getattr(boundary, axis)
+        if window.start > 0 or window.stop < count:
+            periodic = boundary.periodic(axis)
+            low = "open" if window.start > 0 or periodic else low
+            high = "open" if window.stop < count or periodic else high
+            cut[axis] = (low, high)
+    return replace(boundary, **cut)

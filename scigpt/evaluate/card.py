@@ -1,0 +1,68 @@
+"""The card: one page that shows what a run can do and where a baseline is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+METHODS = ("model", "persistence", "linear", "mean", "trailing mean")
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """HTML of the results (see `scigpt.evaluate.evaluate`; before non-finite numbers become null). Pictures are files beside the page."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("scigpt.evaluate", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure, "factor": factor, "verdict": verdict, "best": best, "column": column, "plain": "{:g}".format}
+    return environment.get_template("card.html").render(methods=METHODS, **results)
+
+
+def figure(value: float) -> str:
+    """A score with three significant digits."""
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "diverged"
+    if value == 0:
+        return "0"
+    return f"{value:.2e}" if not 1e-3 <= abs(value) < 1e4 else f"{value:#.3g}".rstrip(".")
+
+
+def factor(ratio: float) -> str:
+    """Error of the model over that of the best baseline, in words."""
+    if math.isnan(ratio):
+        return "undefined"
+    if math.isinf(ratio):
+        return "diverged"
+    if ratio < 1:
+        return f"{1 / ratio:.3g} times better" if ratio > 0 else "exact"
+    return f"{ratio:.3g} times worse" if ratio > 1.005 else "equal"
+
+
+def verdict(score: float, other: float) -> str:
+    """CSS class: `win` or `loss` where the model is better or worse by more than half a percent, `even` between, `none` if undefined."""
+    if math.isnan(score) or math.isnan(other):
+        return "none"
+    if score < 0.995 * other:
+        return "win"
+    return "even" if score <= 1.005 * other else "loss"
+
+
+def best(scores: Mapping[str, float]) -> float:
+    """Least score of the baselines."""
+    return min((v for m, v in scores.items() if m != METHODS[0] and not math.isnan(v)), default=math.nan)
+
+
+def column(methods: Mapping[str, Any], *path: str) -> dict[str, float]:
+    """One number of every method, found by its keys."""
+    found = dict(methods)
+    for step in path:
+        found = {m: entry[step] for m, entry in found.items()}
+    return found

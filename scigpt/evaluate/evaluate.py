@@ -1,0 +1,228 @@
+"""Evaluate a run: every corpus and split, the model beside the baselines, as numbers, pictures and a page.
+
+`results.json` (numbers that are undefined or not finite are null):
+
+    schema_version  1
+    run             path, checkpoint, step, steps, parameters, size, code_version, licences
+    options         windows, rollouts, steps
+    corpora[]       name, path, fingerprint, trained_on, licences, attributions, source, grid, geometry, calendar, step,
+                    variables {role: [key]}, coefficients {name: {min, max}}, splits[]
+      splits[]      split, distribution ("in" or "out"), description, records, windows, frames
+        one_step    {variable: {unit, windows (with a defined VRMSE), methods {method: {vrmse, vrmse_median, nrmse, rmse (means over
+                    windows), diverged (windows)}}}}
+        summary     vrmse {method: mean over variables}, best_baseline, ratio (model / best baseline), model_wins
+        rollout     null, or windows, context, steps, lead_times [steps], lead_unit ("s", or "1" for simulated time),
+                    variables {variable: {method: {vrmse [steps], ranges {"1-10": mean}, survival (median steps until VRMSE > 1)}}}
+        pictures[]  file, caption
+
+Methods are "model" and the baselines of `scigpt.evaluate.baselines`; `scigpt.evaluate.metrics` defines the errors.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scigpt.data.corpus import Corpus
+from scigpt.data.files import dump_json, load_json
+from scigpt.data.mixture import CorpusConfig
+from scigpt.errors import UserError
+from scigpt.evaluate.card import render
+from scigpt.evaluate.pictures import draw
+from scigpt.evaluate.study import Options, Plan, Subject, plan, study
+from scigpt.model.backbone import SciGPT, Vocabulary
+from scigpt.train import checkpoint
+from scigpt.train.config import RunConfig, load
+from scigpt.train.engine import CHECKPOINTS
+from scigpt.train.provenance import FILE as PROVENANCE
+from scigpt.train.run import CONFIG
+
+CARD, RESULTS, PAGE = "card", "results.json", "index.html"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRun:
+    """A run and its newest complete checkpoint."""
+
+    path: Path
+    config: RunConfig
+    model: SciGPT
+    facts: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+
+    @classmethod
+    def open(cls, path: Path) -> TrainedRun:
+        """Load the model of a run.
+
+        Raises:
+            UserError: a folder that is no run, or has no complete checkpoint.
+        """
+        if not (path / CONFIG).is_file():
+            raise UserError(f"{path}: is not the folder of a run (it has no {CONFIG}); give the folder that `scigpt pretrain` wrote")
+        found = checkpoint.newest(path / CHECKPOINTS)
+        if found is None:
+            raise UserError(f"{path}: has no complete checkpoint under {CHECKPOINTS}; let `scigpt pretrain` run until it has saved one")
+        config = load(path / CONFIG)
+        model = SciGPT(config.model, Vocabulary.from_json(found.state["vocabulary"]))
+        checkpoint.load_parameters(model, found.model(), found.path)
+        provenance = path / PROVENANCE
+        about = load_json(provenance, "the provenance of a run") if provenance.exists() else {"licences": [], "launches": []}
+        facts = {
+            "path": str(path),
+            "checkpoint": found.path.name,
+            "step": found.step,
+            "steps": config.train.steps,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "size": config.model.size,
+            "code_version": about["launches"][-1]["commit"] if about["launches"] else None,
+            "licences": about["licences"],
+        }
+        return cls(path, config, model.eval(), facts, found.state["corpora"])
+
+
+def evaluate(
+    run: Path, corpora: Sequence[Path] = (), split: str | None = None, options: Options | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Evaluate the newest checkpoint of a run and write `RUN/card/` (replaced as a whole, when everything is done).
+
+    Args:
+        corpora: folders, instead of the corpora of the run's configuration.
+        split: the one split to evaluate, instead of every split but the one trained on.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        UserError: whatever a user can mend, before anything is computed: no complete checkpoint, a corpus whose variables or units
+            the model does not know, a split that does not exist, a window longer than the records.
+    """
+    options = options or Options()
+    trained = TrainedRun.open(run)
+    work = _plans(trained, corpora, split, options)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = trained.model.to(device)
+    folder = run / f"{CARD}.tmp"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        described: dict[str, dict[str, Any]] = {}
+        for each in work:
+            done = study(model, each, device, progress)
+            corpus = each.subject.corpus
+            about = described.setdefault(corpus.name, {**_describe(corpus, trained), "splits": []})
+            stem = re.sub(r"[^a-z0-9]+", "-", f"{corpus.name}-{each.split}".lower())
+            pictures = [asdict(p) for p in draw(done, folder, f"{len(described)}-{stem}")]
+            about["splits"].append({**done.numbers, "pictures": pictures})
+        results = {
+            "schema_version": SCHEMA_VERSION,
+            "run": dict(trained.facts),
+            "options": asdict(options),
+            "corpora": list(described.values()),
+        }
+        (folder / PAGE).write_text(render(results), encoding="utf-8")
+        results = _finite(results)
+        (folder / RESULTS).write_bytes(dump_json(results, indent=1))
+        _replace(folder, run / CARD)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return results
+
+
+def flatten(results: Mapping[str, Any]) -> dict[str, float]:
+    """Scores by name, `CORPUS/SPLIT/one_step/VARIABLE/METHOD/vrmse` and so on, fit for MLflow; what is null is left out."""
+    scores: dict[str, float | None] = {}
+    for corpus in results["corpora"]:
+        for part in corpus["splits"]:
+            where = f"{corpus['name']}/{part['split']}"
+            for method, value in part["summary"]["vrmse"].items():
+                scores[f"{where}/vrmse/{method}"] = value
+            for variable, row in part["one_step"].items():
+                for method, entry in row["methods"].items():
+                    scores |= {f"{where}/one_step/{variable}/{method}/{name}": entry[name] for name in ("vrmse", "nrmse", "rmse")}
+            for variable, methods in (part["rollout"] or {"variables": {}})["variables"].items():
+                for method, entry in methods.items():
+                    scores |= {f"{where}/rollout/{variable}/{method}/vrmse_{span}": value for span, value in entry["ranges"].items()}
+                    scores[f"{where}/rollout/{variable}/{method}/survival"] = entry["survival"]
+    return {re.sub(r"[^\w./-]", "_", name, flags=re.ASCII): value for name, value in scores.items() if value is not None}
+
+
+def _plans(trained: TrainedRun, folders: Sequence[Path], split: str | None, options: Options) -> list[Plan]:
+    """Everything that will be done, so that every mistake is told before the first number is computed."""
+    data = trained.config.data
+    known = {Path(c.path).resolve(): c for c in data.corpora}
+    configs = [known.get(f.resolve(), CorpusConfig(str(f))) for f in folders] or list(data.corpora)
+    subjects = [_subject(trained, config) for config in configs]
+    work = []
+    for subject in subjects:
+        held_out = [s for s in subject.corpus.splits if s != subject.config.train and subject.corpus.entries(s)]
+        wanted = held_out if split is None else [s for s in subject.corpus.splits if s == split]
+        work += [plan(subject, name, options) for name in wanted]
+    if not work:
+        there = "; ".join(f"{s.corpus.name} has {', '.join(s.corpus.splits)}" for s in subjects)
+        what = f"no corpus has a split {split!r}" if split is not None else "no corpus has a split that was not trained on"
+        raise UserError(f"{trained.path}: {what} ({there}); name one of these with --split")
+    return work
+
+
+def _subject(trained: TrainedRun, config: CorpusConfig) -> Subject:
+    corpus = Corpus.open(config.path)
+    try:
+        trained.model.vocabulary.rows(corpus.layout)
+    except UserError as error:
+        raise UserError(f"{corpus.path}: does not fit the model of {trained.path}: {error}") from None
+    for name in corpus.stats.to_json()["coefficients"]:
+        if name not in trained.model.vocabulary.coefficients:
+            told = ", ".join(trained.model.vocabulary.coefficients) or "none"
+            raise UserError(
+                f"{corpus.path}: does not fit the model of {trained.path}: it does not know the coefficient {name}; it knows {told}"
+            )
+    return Subject.of(corpus, config, trained.config.data)
+
+
+def _describe(corpus: Corpus, trained: TrainedRun) -> dict[str, Any]:
+    manifest, layout = corpus.manifest, corpus.layout
+    roles = ("state", "diagnostic", "forcing", "static")
+    return {
+        "name": corpus.name,
+        "path": str(corpus.path),
+        "fingerprint": corpus.fingerprint,
+        "trained_on": trained.fingerprints.get(corpus.name) == corpus.fingerprint,
+        "licences": manifest["licences"],
+        "attributions": manifest["attributions"],
+        "source": manifest["recipe"]["source"],
+        "grid": list(layout.grid),
+        "geometry": layout.geometry,
+        "steady": layout.steady,
+        "calendar": manifest["calendar"],
+        "step": manifest["step"],
+        "variables": {role: keys for role in roles if (keys := [v.key for v in layout.variables if v.role == role])},
+        "coefficients": manifest["coefficients"],
+    }
+
+
+def _finite(data: Any) -> Any:
+    """The same data with null for every number that JSON cannot hold."""
+    if isinstance(data, Mapping):
+        return {k: _finite(v) for k, v in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(v) for v in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def _replace(folder: Path, target: Path) -> None:
+    """Put a folder in the place of another one."""
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    folder.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,544 @@
+"""Pictures of forecasts: maps, slices of volumes, lines, series and stations, and VRMSE against lead time.
+
+Truth and prediction share one colour scale, changes and errors another, symmetric about zero. Where the truth is invalid all is grey.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from scigpt.data.sample import SPACE_AXES, Sample, Variable
+from scigpt.evaluate.study import MODEL, Example, Study
+
+GREY, INK = "#c4c4c4", "#222222"
+COLOURS = {MODEL: "#c8102e", "persistence": "#5b6770", "linear": "#1f6fb2", "mean": "#b5bac0", "trailing mean": "#e0a100"}
+STYLES = {MODEL: "-", "persistence": "--", "linear": "-.", "mean": ":", "trailing mean": (0, (6, 2))}
+DPI = 120
+POINT = "(grid point)"
+MOST_VARIABLES = 6
+SNAPSHOTS = 4
+STATIONS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG file, by its name within the card's folder."""
+
+    file: str
+    caption: str
+
+
+def draw(study: Study, folder: Path, stem: str) -> list[Picture]:
+    """Draw everything of one split into `folder`, as `STEM-*.png`."""
+    pictures = []
+
+    def save(figure: Figure, name: str, caption: str) -> None:
+        file = f"{stem}-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}.png"
+        FigureCanvasAgg(figure).print_png(folder / file, metadata={"Software": None})
+        pictures.append(Picture(file, caption))
+
+    sample = study.one_step.sample
+    for c, variable in _shown(sample):
+        for figure, what in _one_step(study.one_step, c):
+            save(figure, f"{variable.key}-{what}", f"{label(variable)}: {what}")
+    if study.rollout is not None:
+        save(lead_time_figure(study.numbers["rollout"], sample), "lead-time", "VRMSE against lead time")
+        for c, variable in _shown(sample):
+            for figure, what in _rollout(study.rollout, c):
+                save(figure, f"{variable.key}-{what}", f"{label(variable)}: {what}")
+    return pictures
+
+
+def label(variable: Variable, unit: bool = False) -> str:
+    """`air temperature at 850 hPa`, with the unit in brackets if asked for."""
+    name = variable.name.replace("_", " ")
+    if variable.level is not None:
+        kind = {"pressure": "hPa", "height": "m", "depth": "m depth"}[variable.level.kind]
+        name += f" at {variable.level.value:g} {kind}"
+    symbol = pretty_unit(variable.unit)
+    return f"{name} ({symbol})" if unit and symbol else name
+
+
+def pretty_unit(unit: str) -> str:
+    """`m s**-1` as `m s⁻¹`; empty for dimensionless numbers."""
+    if unit.startswith("degrees"):
+        return {"degrees_north": "°N", "degrees_east": "°E"}.get(unit, "°")
+    raised = re.sub(r"(?<=[A-Za-z])(?:\*\*|\^)?(-?\d+)", lambda m: m[1].translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")), unit)
+    return "" if unit == "1" else raised.replace("percent", "%")
+
+
+def _shown(sample: Sample) -> list[tuple[int, Variable]]:
+    return [(c, v) for c, v in enumerate(sample.variables) if v.predicted][:MOST_VARIABLES]
+
+
+def _wide_axes(sample: Sample) -> list[int]:
+    return [i for i, n in enumerate(sample.values.shape[2:]) if n > 1]
+
+
+def _one_step(example: Example, c: int) -> Iterator[tuple[Figure, str]]:
+    """The last frame of a window, predicted from all before it."""
+    sample = example.sample
+    if sample.geometry == "points" or not _wide_axes(sample):
+        if sample.values.shape[-1] > 1:
+            yield _maps(example, c, _Stations(sample)), "stations, one step"
+        yield _series(example, c, "one-step prediction"), "series, one step"
+    elif len(_wide_axes(sample)) == 1:
+        yield _lines(example, c), "one step"
+    else:
+        for plane in _planes(sample):
+            yield _maps(example, c, plane), f"one step{plane.suffix}"
+
+
+def _rollout(example: Example, c: int) -> Iterator[tuple[Figure, str]]:
+    sample = example.sample
+    if sample.geometry == "points" or not _wide_axes(sample):
+        yield _series(example, c, "rollout"), "series, rollout"
+    elif len(_wide_axes(sample)) == 1:
+        yield _space_time(example, c), "rollout"
+    else:
+        for plane in _planes(sample)[:1]:
+            yield _snapshots(example, c, plane), f"rollout{plane.suffix}"
+
+
+# --- what a flat picture is drawn on
+
+
+class _Plane:
+    """Two axes of the grid, a cut through the middle of the third."""
+
+    def __init__(self, sample: Sample, vertical: int, horizontal: int) -> None:
+        grid = sample.values.shape[2:]
+        self._cut: list[Any] = [n // 2 for n in grid]
+        self._cut[vertical] = self._cut[horizontal] = slice(None)
+        cut = next((i for i in range(3) if i not in (vertical, horizontal) and grid[i] > 1), None)
+        self.suffix = "" if cut is None else f", slice at {SPACE_AXES[cut]} = {grid[cut] // 2 + 1} of {grid[cut]}"
+        self.x, self.x_label = _axis(sample, horizontal)
+        self.y, self.y_label = _axis(sample, vertical)
+        self._sphere = sample.geometry == "sphere" and self.y_label.startswith("latitude")
+        self.shape = (grid[vertical], grid[horizontal])
+
+    def aspect(self) -> float:
+        """Height over width of the picture."""
+        if self._sphere:
+            stretch = 1.0 / max(math.cos(math.radians(float(np.mean(self.y)))), 0.3)
+            ratio = abs(self.y[-1] - self.y[0]) * stretch / max(abs(self.x[-1] - self.x[0]), 1e-9)
+        else:
+            ratio = self.shape[0] / self.shape[1]
+        return float(np.clip(ratio, 0.25, 2.0))
+
+    def show(self, axes: Axes, field: np.ndarray, valid: np.ndarray, colours: str, norm: Normalize) -> Any:
+        axes.set_facecolor(GREY)
+        values = np.ma.masked_where(~valid[tuple(self._cut)] | ~np.isfinite(field[tuple(self._cut)]), field[tuple(self._cut)])
+        image = axes.pcolormesh(self.x, self.y, values, cmap=colours, norm=norm, shading="nearest", rasterized=True)
+        axes.set_box_aspect(self.aspect())
+        return image
+
+
+class _Stations:
+    """Stations where they stand, or in a row where all stand in one place."""
+
+    suffix = ""
+
+    def __init__(self, sample: Sample) -> None:
+        places = [sample.coordinates.get(n) for n in ("longitude", "latitude")]
+        flat = [None if p is None or p.axes != ("x",) else p.values for p in places]
+        if flat[0] is None or flat[1] is None:
+            count = sample.values.shape[-1]
+            self.x, self.y, self.x_label, self.y_label = np.arange(count), np.zeros(count), "station", ""
+        else:
+            self.x, self.y, self.x_label, self.y_label = flat[0], flat[1], "longitude (°)", "latitude (°)"
+
+    def aspect(self) -> float:
+        return 0.75
+
+    def show(self, axes: Axes, field: np.ndarray, valid: np.ndarray, colours: str, norm: Normalize) -> Any:
+        field, valid = field.reshape(-1), valid.reshape(-1) & np.isfinite(field.reshape(-1))
+        size = float(np.clip(2000 / field.size, 8, 60))
+        axes.scatter(self.x[~valid], self.y[~valid], s=size, color=GREY, linewidths=0)
+        axes.set_box_aspect(self.aspect())
+        axes.margins(0.08)
+        return axes.scatter(self.x[valid], self.y[valid], s=size, c=field[valid], cmap=colours, norm=norm, edgecolors=INK, linewidths=0.3)
+
+
+def _axis(sample: Sample, axis: int) -> tuple[np.ndarray, str]:
+    """Centres of the points along an axis: a coordinate where there is a plain one, else their number."""
+    name = SPACE_AXES[axis]
+    count = sample.values.shape[2 + axis]
+    for candidate in ("latitude", "longitude", "height", name):
+        coordinate = sample.coordinates.get(candidate)
+        if coordinate is None or coordinate.axes != (name,):
+            continue
+        values = np.unwrap(coordinate.values, period=360.0) if candidate == "longitude" else coordinate.values
+        steps = np.diff(values)
+        if np.isfinite(values).all() and ((steps > 0).all() or (steps < 0).all()):
+            unit = "°" if candidate in ("latitude", "longitude") else pretty_unit(coordinate.unit)
+            return values, f"{candidate} ({unit})" if unit else candidate
+    return np.arange(count), f"{name} {POINT}"
+
+
+def _planes(sample: Sample) -> list[_Plane]:
+    wide = _wide_axes(sample)
+    if len(wide) == 2:
+        return [_Plane(sample, *wide)]
+    return [_Plane(sample, 1, 2), _Plane(sample, 0, 2)]
+
+
+# --- colour scales
+
+
+def _colours(values: np.ndarray) -> tuple[str, Normalize]:
+    """A diverging map for fields that swing about zero, else a sequential one; the scale leaves out half a percent at each end."""
+    if not values.size:
+        return "viridis", Normalize(0, 1)
+    low, high = np.percentile(values, (0.5, 99.5))
+    if low < 0 < high and min(-low, high) > 0.2 * max(-low, high):
+        return "RdBu_r", _symmetric(values)
+    if high <= low:
+        high = low + max(abs(low) * 1e-6, 1e-12)
+    return "viridis", Normalize(low, high)
+
+
+def _symmetric(values: np.ndarray) -> Normalize:
+    finite = np.abs(values[np.isfinite(values)])
+    most = float(np.percentile(finite, 99.5)) if finite.size else 0.0
+    return Normalize(-(most or 1e-12), most or 1e-12)
+
+
+def _colourbar(figure: Figure, image: Any, axes: Any, text: str, shown: Sequence[np.ndarray]) -> None:
+    finite = np.concatenate([s[np.isfinite(s)].reshape(-1) for s in shown])
+    low, high = bool(finite.size and finite.min() < image.norm.vmin), bool(finite.size and finite.max() > image.norm.vmax)
+    bar = figure.colorbar(
+        image,
+        ax=axes,
+        extend={(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[low, high],
+        aspect=28,
+        pad=0.015,
+        fraction=0.05,
+    )
+    bar.set_label(text, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.ax.yaxis.get_offset_text().set_fontsize(7)
+    bar.outline.set_linewidth(0.4)
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def _note_gaps(figure: Figure, valid: np.ndarray) -> None:
+    if not valid.all():
+        figure.supxlabel("grey: no valid data", fontsize=7.5, color="#666666", x=0.01, ha="left")
+
+
+# --- the figures
+
+
+def _maps(example: Example, c: int, plane: Any) -> Figure:
+    """Last seen frame, truth, prediction; true change, predicted change, error. A steady problem shows its source instead."""
+    sample, variable = example.sample, example.sample.variables[c]
+    truth, forecast = sample.values[-1, c], example.prediction[-1, c]
+    valid = sample.valid[-1, c]
+    before, seen = sample.values[-2, c], sample.valid[-2, c]
+    when = _times(sample)
+    aspect = plane.aspect()
+    if sample.steady:
+        figure = _figure(7.4, 2 * 2.9 * aspect + 1.2, f"{label(variable)}: steady problem{plane.suffix}")
+        grid = figure.subplots(2, 2, squeeze=False)
+        field = [(grid[0, 1], "truth", truth, valid), (grid[1, 1], "prediction", forecast, valid)]
+        moves = [(grid[1, 0], "error (prediction - truth)", forecast - truth, valid)]
+        given = next((i for i, v in enumerate(sample.variables) if not v.predicted), None)
+        if given is None:
+            grid[0, 0].set_visible(False)
+        else:
+            values, there = sample.values[-1, given], sample.valid[-1, given]
+            colours, norm = _colours(values[there])
+            image = _panel(plane, grid[0, 0], "given", values, there, colours, norm)
+            _colourbar(figure, image, grid[0, 0], label(sample.variables[given], unit=True), [values[there]])
+        limits = _symmetric((forecast - truth)[valid])
+        columns: Any = grid[:, 1]
+        rows: Any = grid[1, 0]
+    else:
+        figure = _figure(9.6, 2 * 2.7 * aspect + 1.2, f"{label(variable)}: one step{plane.suffix}")
+        grid = figure.subplots(2, 3, squeeze=False)
+        field = [
+            (grid[0, 0], f"last seen, {when[-2]}", before, seen),
+            (grid[0, 1], f"truth, {when[-1]}", truth, valid),
+            (grid[0, 2], "prediction", forecast, valid),
+        ]
+        both = valid & seen
+        moves = [
+            (grid[1, 0], "true change", truth - before, both),
+            (grid[1, 1], "predicted change", forecast - before, both),
+            (grid[1, 2], "error (prediction - truth)", forecast - truth, valid),
+        ]
+        limits = _symmetric((truth - before)[both])
+        columns, rows = grid[0], grid[1]
+    colours, norm = _colours(np.concatenate([truth[valid], before[seen]]) if not sample.steady else truth[valid])
+    for axes, title, values, there in field:
+        image = _panel(plane, axes, title, values, there, colours, norm)
+    _colourbar(figure, image, columns, label(variable, unit=True), [v[ok] for _, _, v, ok in field])
+    for axes, title, values, there in moves:
+        image = _panel(plane, axes, title, values, there, "PuOr_r", limits)
+    _colourbar(
+        figure, image, rows, "error" if sample.steady else f"change and error {_bracket(variable)}", [v[ok] for _, _, v, ok in moves]
+    )
+    _outer_labels(grid, plane)
+    _note_gaps(figure, valid if sample.steady else valid & seen)
+    return figure
+
+
+def _snapshots(example: Example, c: int, plane: Any) -> Figure:
+    """Truth, prediction and error at some lead times."""
+    sample, variable = example.sample, example.sample.variables[c]
+    steps = len(example.prediction)
+    context = len(sample.time) - steps
+    chosen = sorted({round(s) for s in np.geomspace(1, steps, min(SNAPSHOTS, steps))})
+    truths = [(sample.values[context + s - 1, c], sample.valid[context + s - 1, c]) for s in chosen]
+    forecasts = [example.prediction[s - 1, c] for s in chosen]
+    aspect = plane.aspect()
+    figure = _figure(2.5 * len(chosen) + 1.3, 3 * 2.3 * aspect + 1.3, f"{label(variable)}: rollout from {context} frames{plane.suffix}")
+    grid = figure.subplots(3, len(chosen), squeeze=False)
+    colours, norm = _colours(np.concatenate([t[v] for t, v in truths]))
+    errors = [f - t for f, (t, _) in zip(forecasts, truths, strict=True)]
+    leads, unit = elapsed_time(sample.time.seconds[context:] - sample.time.seconds[context - 1], sample.time.calendar == "none")
+    limits = _symmetric(np.concatenate([(t - np.mean(t[v]))[v] if v.any() else t[v] for t, v in truths]))
+    for i, step in enumerate(chosen):
+        truth, valid = truths[i]
+        image = _panel(plane, grid[0, i], f"lead {step}: {leads[step - 1]:.4g} {unit}", truth, valid, colours, norm)
+        _panel(plane, grid[1, i], "", forecasts[i], valid, colours, norm)
+        error = _panel(plane, grid[2, i], "", errors[i], valid, "PuOr_r", limits)
+    for row, name in enumerate(("truth", "prediction", "error")):
+        grid[row, 0].annotate(
+            name,
+            (0.03, 0.96),
+            xycoords="axes fraction",
+            va="top",
+            fontsize=8,
+            color=INK,
+            bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1.5},
+        )
+    _colourbar(
+        figure,
+        image,
+        grid[:2],
+        label(variable, unit=True),
+        [a[v] for a, (_, v) in zip(forecasts, truths, strict=True)] + [t[v] for t, v in truths],
+    )
+    _colourbar(figure, error, grid[2], f"error {_bracket(variable)}", [e[v] for e, (_, v) in zip(errors, truths, strict=True)])
+    _outer_labels(grid, plane)
+    _note_gaps(figure, np.stack([v for _, v in truths]))
+    return figure
+
+
+def _lines(example: Example, c: int) -> Figure:
+    """A field on a line: values above, changes (or the error) below."""
+    sample, variable = example.sample, example.sample.variables[c]
+    axis = _wide_axes(sample)[0]
+    x, x_label = _axis(sample, axis)
+    valid = sample.valid[-1, c].reshape(-1)
+
+    def line(values: np.ndarray, there: np.ndarray = valid) -> np.ndarray:
+        return np.where(there, values.reshape(-1), np.nan)
+
+    truth, forecast = line(sample.values[-1, c]), line(example.prediction[-1, c])
+    before = line(sample.values[-2, c], sample.valid[-2, c].reshape(-1))
+    when = _times(sample)
+    figure = _figure(8, 5, f"{label(variable)}: {'steady problem' if sample.steady else 'one step'}")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    if not sample.steady:
+        upper.plot(x, before, color=GREY, lw=1.5, label=f"last seen, {when[-2]}")
+        lower.plot(x, truth - before, color=INK, lw=1.6, label="true change")
+        lower.plot(x, forecast - before, color=COLOURS[MODEL], lw=1.4, ls="--", label="predicted change")
+    upper.plot(x, truth, color=INK, lw=1.6, label="truth" if sample.steady else f"truth, {when[-1]}")
+    upper.plot(x, forecast, color=COLOURS[MODEL], lw=1.4, ls="--", label="prediction")
+    lower.plot(x, forecast - truth, color=COLOURS["linear"], lw=1.2, label="error (prediction - truth)")
+    for axes, text in (
+        (upper, label(variable, unit=True)),
+        (lower, f"{'error' if sample.steady else 'change and error'} {_bracket(variable)}"),
+    ):
+        _plain(axes, text)
+        _shade(axes, x, valid)
+        axes.margins(x=0.01)
+        axes.legend(fontsize=7.5, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)
+    lower.set_xlabel(x_label, fontsize=8)
+    _note_gaps(figure, valid)
+    return figure
+
+
+def _space_time(example: Example, c: int) -> Figure:
+    """A field on a line over the whole rollout: lead time upwards."""
+    sample, variable = example.sample, example.sample.variables[c]
+    x, x_label = _axis(sample, _wide_axes(sample)[0])
+    steps = len(example.prediction)
+    truth, forecast = (a.reshape(steps, -1) for a in (sample.values[-steps:, c], example.prediction[:, c]))
+    valid = sample.valid[-steps:, c].reshape(steps, -1)
+    figure = _figure(9.6, 3.9, f"{label(variable)}: rollout from {len(sample.time) - steps} frames")
+    grid = figure.subplots(1, 3, sharey=True)
+    colours, norm = _colours(truth[valid])
+    limits = _symmetric((truth - np.mean(truth[valid]))[valid])
+    panels = (
+        ("truth", truth, colours, norm),
+        ("prediction", forecast, colours, norm),
+        ("error (prediction - truth)", forecast - truth, "PuOr_r", limits),
+    )
+    images = []
+    for axes, (title, values, palette, scale) in zip(grid, panels, strict=True):
+        axes.set_facecolor(GREY)
+        shown = np.ma.masked_where(~valid | ~np.isfinite(values), values)
+        images.append(axes.pcolormesh(x, np.arange(1, steps + 1), shown, cmap=palette, norm=scale, shading="nearest", rasterized=True))
+        _titled(axes, title)
+        axes.set_xlabel(x_label, fontsize=8)
+    grid[0].set_ylabel("lead (steps)", fontsize=8)
+    grid[0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    _colourbar(figure, images[1], grid[:2], label(variable, unit=True), [truth[valid], forecast[valid]])
+    _colourbar(figure, images[2], grid[2:], f"error {_bracket(variable)}", [(forecast - truth)[valid]])
+    _note_gaps(figure, valid)
+    return figure
+
+
+def _series(example: Example, c: int, what: str) -> Figure:
+    """Values against time: one row for a series, one for each of the first stations."""
+    sample, variable = example.sample, example.sample.variables[c]
+    count = min(STATIONS, sample.values.shape[-1])
+    steps = len(example.prediction)
+    elapsed, unit = elapsed_time(sample.time.seconds - sample.time.seconds[0], sample.time.calendar == "none")
+    figure = _figure(8, 1.0 + 1.9 * count, f"{label(variable)}: {what}")
+    rows = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    marker = "." if steps <= 80 else ""
+    for station, axes in enumerate(rows):
+        there = sample.valid[:, c, 0, 0, station]
+        truth = np.where(there, sample.values[:, c, 0, 0, station], np.nan)
+        axes.plot(elapsed, truth, color=INK, lw=1.3, marker=marker, label="truth")
+        axes.plot(
+            elapsed[-steps:],
+            example.prediction[:, c, 0, 0, station],
+            color=COLOURS[MODEL],
+            lw=1.2,
+            ls="--",
+            marker=marker,
+            label="prediction",
+        )
+        if what == "rollout":
+            axes.axvline(elapsed[-steps - 1], color="#888888", lw=0.8, label="last frame given")
+        _shade(axes, elapsed, there)
+        _plain(axes, label(variable, unit=True) if count == 1 else f"station {station + 1} {_bracket(variable)}")
+        axes.margins(x=0.01)
+    rows[0].legend(fontsize=7.5, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)
+    rows[-1].set_xlabel(f"time since {_times(sample)[0]} ({unit})", fontsize=8)
+    _note_gaps(figure, sample.valid[:, c])
+    return figure
+
+
+def lead_time_figure(rollout: Mapping[str, Any], sample: Sample) -> Figure:
+    """VRMSE of the model and of every baseline against lead time, one panel for each variable."""
+    shown = [v for _, v in _shown(sample)]
+    columns = min(3, len(shown))
+    count = math.ceil(len(shown) / columns)
+    leads, unit = elapsed_time(np.asarray(rollout["lead_times"]), rollout["lead_unit"] == "1")
+    figure = _figure(max(6.0, 3.3 * columns), 2.9 * count + 0.9, "VRMSE against lead time")
+    grid = figure.subplots(count, columns, squeeze=False)
+    for axes in grid.reshape(-1)[len(shown) :]:
+        axes.set_visible(False)
+    for axes, variable in zip(grid.reshape(-1), shown, strict=False):
+        curves = {m: np.array(e["vrmse"], np.float64) for m, e in rollout["variables"][variable.key].items()}
+        for name in sorted(curves, key=lambda m: m == MODEL):
+            values = np.where(np.isfinite(curves[name]), curves[name], np.nan)
+            axes.plot(leads, values, color=COLOURS[name], ls=STYLES[name], lw=2.0 if name == MODEL else 1.3, label=name)
+        axes.axhline(1.0, color=INK, lw=0.6)
+        _plain(axes, "VRMSE")
+        _titled(axes, label(variable))
+        axes.set_xlabel(f"lead time ({unit})", fontsize=8)
+        finite = np.concatenate([c[np.isfinite(c) & (c > 0)] for c in curves.values()])
+        if finite.size and finite.max() > 20 * finite.min():
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.set_ylim(bottom=0)
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles[::-1], names[::-1], fontsize=8, frameon=False, ncols=5, loc="outside lower center")
+    return figure
+
+
+def elapsed_time(seconds: np.ndarray, simulated: bool) -> tuple[np.ndarray, str]:
+    """Seconds in the unit that suits their range."""
+    if simulated:
+        return seconds, "time units"
+    span = float(np.max(np.abs(seconds)))
+    for name, size in (("years", 365.25 * 86400), ("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if span >= 3 * size:
+            return seconds / size, name
+    return seconds, "s"
+
+
+def _panel(plane: Any, axes: Axes, title: str, values: np.ndarray, valid: np.ndarray, colours: str, norm: Normalize) -> Any:
+    image = plane.show(axes, values, valid, colours, norm)
+    _titled(axes, title)
+    return image
+
+
+def _titled(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=8.5, color=INK, loc="left", pad=4)
+    axes.tick_params(labelsize=7, length=2.5, width=0.5)
+    for side in axes.spines.values():
+        side.set_linewidth(0.5)
+        side.set_color("#888888")
+
+
+def _plain(axes: Axes, y_label: str) -> None:
+    axes.set_ylabel(y_label, fontsize=8)
+    axes.tick_params(labelsize=7, length=2.5, width=0.5)
+    axes.yaxis.get_offset_text().set_fontsize(7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e6e6e6", lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def _shade(axes: Axes, x: np.ndarray, valid: np.ndarray) -> None:
+    """Grey behind the points that are invalid, each as wide as its share of the axis."""
+    middle = (x[1:] + x[:-1]) / 2
+    edges = np.concatenate(([x[0]], middle, [x[-1]]))
+    for i in np.flatnonzero(~valid):
+        axes.axvspan(edges[i], edges[i + 1], color=GREY, alpha=0.6, lw=0, zorder=0)
+
+
+def _outer_labels(grid: np.ndarray, plane: Any) -> None:
+    rows, columns = grid.shape
+    for r in range(rows):
+        for k in range(columns):
+            axes = grid[r, k]
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=plane.x_label.endswith(POINT)))
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=plane.y_label.endswith(POINT)))
+            if r == rows - 1:
+                axes.set_xlabel(plane.x_label, fontsize=8)
+            else:
+                axes.tick_params(labelbottom=False)
+            if k == 0:
+                axes.set_ylabel(plane.y_label, fontsize=8)
+            else:
+                axes.tick_params(labelleft=False)
+
+
+def _bracket(variable: Variable) -> str:
+    symbol = pretty_unit(variable.unit)
+    return f"({symbol})" if symbol else ""
+
+
+def _times(sample: Sample) -> list[str]:
+    """Labels of the frames, midnight and whole seconds left out."""
+    return [re.sub(r"T00:00:00$", "", text) for text in sample.time.labels()]

@@ -1,0 +1,69 @@
+"""Free-running forecasts: the model is fed its own predictions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from scigpt.data.batches import Batch
+from scigpt.errors import UserError
+
+
+class Forecast(Protocol):
+    """What a model returns; see `scigpt.model.backbone.Prediction`."""
+
+    def physical(self) -> Tensor: ...
+
+
+class Model(Protocol):
+    """What is evaluated: entry `t` of `model(batch).physical()` is frame `t + 1`, predicted from the frames up to `t`."""
+
+    def __call__(self, batch: Batch) -> Forecast: ...
+
+
+def hide(batch: Batch, context: int) -> Batch:
+    """The batch with what a forecaster at frame `context` cannot know made invalid: predicted variables of that frame and later."""
+    predicted = torch.tensor([v.predicted for v in batch.layout.variables], device=batch.valid.device).view(1, 1, -1, 1, 1, 1)
+    later = torch.arange(batch.valid.shape[1], device=batch.valid.device).view(1, -1, 1, 1, 1, 1) >= context
+    valid = batch.valid & ~(predicted & later)
+    return replace(batch, valid=valid, values=torch.where(valid, batch.values, 0.0))
+
+
+@torch.no_grad()
+def rollout(model: Model, batch: Batch, context: int, steps: int, window: int) -> Tensor:
+    """Forecast `steps` frames from the first `context` frames.
+
+    The true state is hidden first, forcing and static variables stay. Every step runs the model on the last `window` frames
+    and writes its prediction into the next, at the points that were valid at some time of the context (land stays land).
+
+    Args:
+        batch: at least `context + steps` frames.
+
+    Returns:
+        Physical values `(B, steps, C, Z, Y, X)`; meaningless for variables that are not predicted.
+
+    Raises:
+        UserError: a context or horizon that the batch cannot hold.
+    """
+    frames = batch.values.shape[1]
+    if context < 1 or steps < 1 or window < 1 or context + steps > frames:
+        raise UserError(
+            f"corpus {batch.corpus!r}: a rollout of {steps} steps after {context} frames with a window of {window} does not fit a record "
+            f"of {frames} frames; each must be at least 1 and context + steps at most the record"
+        )
+    known = hide(batch.frames(slice(0, context + steps)), context)
+    values, valid = known.values, known.valid
+    predicted = [c for c, v in enumerate(batch.layout.variables) if v.predicted]
+    domain = valid[:, :context, predicted].any(1)
+    forecasts = []
+    for target in range(context, context + steps):
+        seen = replace(known, values=values, valid=valid).frames(slice(max(0, target - window), target + 1))
+        forecast = model(seen).physical()[:, -1].to(values.dtype)
+        forecasts.append(forecast)
+        values, valid = values.clone(), valid.clone()  # the batch that was handed out stays as it was
+        values[:, target, predicted] = torch.where(domain, forecast[:, predicted], 0.0)
+        valid[:, target, predicted] = domain
+    return torch.stack(forecasts, dim=1)

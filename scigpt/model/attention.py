@@ -1,0 +1,142 @@
+"""One attention function; space attention within a frame (full or windowed) and causal attention in time."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scigpt.data.patching import Extent
+from scigpt.errors import UserError
+
+Kernel = Literal["sdpa", "flash"]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False, kernel: Kernel = "sdpa") -> Tensor:
+    """Softmax attention over `(B, H, N, d)`; `mask` (bool, True = may look) only where something is masked.
+
+    Raises:
+        UserError: the flash kernel asked for and not installed.
+    """
+    if kernel == "flash" and mask is None:
+        try:
+            from flash_attn import flash_attn_func  # type: ignore[import-not-found, unused-ignore]
+        except ImportError:
+            raise UserError("model.attention=flash needs flash-attn: pip install 'scigpt[flash]', or set model.attention=sdpa") from None
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        return flash_attn_func(q, k, v, causal=causal).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
+
+
+def rotate(x: Tensor, phases: Tensor) -> Tensor:
+    """Rotary positions: pairs of the last axis turned by complex `phases`, broadcast over the axes before."""
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * phases).flatten(-2).to(x.dtype)
+
+
+class Projections(nn.Module):
+    """Fused query, key, value with query-key norm, and the output projection."""
+
+    def __init__(self, width: int, heads: int, depth: int, kernel: Kernel) -> None:
+        super().__init__()
+        self.heads, self.kernel = heads, kernel
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.query_norm = nn.LayerNorm(width // heads, bias=False)
+        self.key_norm = nn.LayerNorm(width // heads, bias=False)
+        nn.init.normal_(self.qkv.weight, std=width**-0.5)
+        nn.init.normal_(self.out.weight, std=(3 * depth * width) ** -0.5)
+
+    def split(self, x: Tensor, phases: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`(..., N, D)` to rotated q, k and v `(..., N, H, d)`; phases `(..., N, 1, d/2)` complex."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        return rotate(self.query_norm(q), phases), rotate(self.key_norm(k), phases), v
+
+
+class SpaceAttention(Projections):
+    """Attention among the tokens of one frame: all of them, or those of a window and one summary of every window.
+
+    Windows tile the token grid exactly (`choose_window`); every second block shifts them by half, so that what is near in one block is
+    at the border in the next. The summaries are the mean keys and values of each window: no parameters, and no region is out of sight.
+    """
+
+    def forward(self, x: Tensor, phases: Tensor, grid: Extent, window: Extent | None, shifted: bool) -> Tensor:
+        """`x` `(B, T, N, D)`, phases `(1 or B, 1, N, 1, d/2)`; `window` in tokens, None for full attention."""
+        b, t, n, d = x.shape
+        q, k, v = (y.transpose(2, 3) for y in self.split(x, phases))  # (B, T, H, N, d)
+        if window is None:
+            y = attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), kernel=self.kernel)
+            y = y.unflatten(0, (b, t)).transpose(2, 3)
+        else:
+            y = self._windowed(q, k, v, grid, window, shifted)
+        return self.out(y.reshape(b, t, n, d))
+
+    def _windowed(self, q: Tensor, k: Tensor, v: Tensor, grid: Extent, window: Extent, shifted: bool) -> Tensor:
+        b, t, h, n, d = q.shape
+        shift = tuple(w // 2 if shifted and w < g else 0 for g, w in zip(grid, window, strict=True))
+
+        def cut(y: Tensor) -> Tensor:  # (B T, windows, H, tokens of a window, d)
+            y = torch.roll(y.reshape(b * t, h, *grid, d), tuple(-s for s in shift), (2, 3, 4))
+            y = y.reshape(b * t, h, grid[0] // window[0], window[0], grid[1] // window[1], window[1], grid[2] // window[2], window[2], d)
+            return y.permute(0, 2, 4, 6, 1, 3, 5, 7, 8).reshape(b * t, -1, h, math.prod(window), d)
+
+        q, k, v = cut(q), cut(k), cut(v)
+        count = q.shape[1]
+
+        def with_summaries(y: Tensor) -> Tensor:
+            summary = y.mean(3).transpose(1, 2)  # (B T, H, windows, d)
+            return torch.cat([y, summary[:, None].expand(-1, count, -1, -1, -1)], dim=3)
+
+        y = attention(q.flatten(0, 1), with_summaries(k).flatten(0, 1), with_summaries(v).flatten(0, 1), kernel=self.kernel)
+        y = y.reshape(b * t, *(g // w for g, w in zip(grid, window, strict=True)), h, *window, d)
+        y = y.permute(0, 4, 1, 5, 2, 6, 3, 7, 8).reshape(b * t, h, *grid, d)
+        y = torch.roll(y, shift, (2, 3, 4))
+        return y.reshape(b, t, h, n, d).transpose(2, 3)
+
+
+class TimeAttention(Projections):
+    """Causal attention of each token over its own past, at most `reach` frames back."""
+
+    def forward(self, x: Tensor, phases: Tensor, reach: int) -> Tensor:
+        """`x` `(B, T, N, D)`, phases `(1 or B, T, 1, 1, d/2)`."""
+        b, t, n, d = x.shape
+        q, k, v = (y.permute(0, 2, 3, 1, 4).flatten(0, 1) for y in self.split(x, phases))  # (B N, H, T, d)
+        mask = None if t <= reach else _band(t, reach, x.device)
+        y = attention(q, k, v, mask=mask, causal=True, kernel=self.kernel)
+        y = y.unflatten(0, (b, n)).permute(0, 3, 1, 2, 4)
+        return self.out(y.reshape(b, t, n, d))
+
+
+@lru_cache(maxsize=16)
+def _band(frames: int, reach: int, device: torch.device) -> Tensor:
+    """True where frame i may look at frame j: `i - reach < j <= i`."""
+    i = torch.arange(frames, device=device)
+    back = i[:, None] - i[None, :]
+    return (back >= 0) & (back < reach)
+
+
+@lru_cache(maxsize=256)
+def choose_window(grid: Extent, limit: int) -> Extent | None:
+    """The window, in tokens, that divides the grid exactly, holds at most `limit` tokens, as many as possible, as cubic as possible.
+
+    None where the whole grid fits. A grid of primes gives strips.
+    """
+    if math.prod(grid) <= limit:
+        return None
+    divisors = [[w for w in range(1, side + 1) if side % w == 0] for side in grid]
+    best: tuple[float, Extent] | None = None
+    for z in divisors[0]:
+        for y in divisors[1]:
+            for x in divisors[2]:
+                size = z * y * x
+                # a window of half the limit that is square beats a full strip
+                spread = max(z / grid[0], y / grid[1], x / grid[2]) if size == 1 else max(z, y, x) / size ** (1 / sum(g > 1 for g in grid))
+                score = size / limit / spread**0.5
+                if size <= limit and (best is None or score > best[0]):
+                    best = (score, (z, y, x))
+    assert best is not None
+    return best[1]

@@ -1,0 +1,245 @@
+"""SciGPT: pre-norm blocks of space attention within a frame, causal time attention and a gated MLP."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scigpt.data.batches import Batch
+from scigpt.data.corpus import Corpus
+from scigpt.data.normalize import Normalized, normalize
+from scigpt.data.patching import Extent, token_count, token_grid
+from scigpt.data.sample import Layout
+from scigpt.errors import UserError
+from scigpt.model.attention import SpaceAttention, TimeAttention, choose_window
+from scigpt.model.conditions import Conditions, Modulation
+from scigpt.model.heads import Distribution, Forecast
+from scigpt.model.positions import space_phases, time_phases
+from scigpt.model.sizes import DEPTHS, forward_flops, heads_of, hidden_of, learning_rate_scale, width_of
+from scigpt.model.tokenizer import Tokenizer
+
+
+@dataclass
+class ModelConfig:
+    """Size and attention of the network; `null` takes what the size says.
+
+    Args:
+        size: nano, tiny, small, base, large, xl or 7b.
+        depth, width, heads: override the size's rule.
+        window_tokens: space attention is full up to this many tokens a frame, then windowed.
+        reach: frames that time attention sees back.
+        attention: sdpa or flash.
+        huber_delta: where the loss turns from quadratic to linear, in units of the target.
+    """
+
+    size: str = "nano"
+    depth: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    window_tokens: int = 1024
+    reach: int = 32
+    attention: str = "sdpa"
+    huber_delta: float = 3.0
+
+    def resolved(self) -> tuple[int, int, int]:
+        """Depth, width, heads.
+
+        Raises:
+            UserError: an unknown size, or a width that the heads do not divide.
+        """
+        if self.size not in DEPTHS:
+            near = difflib.get_close_matches(self.size, DEPTHS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"model.size={self.size!r} is not one of {', '.join(DEPTHS)}{hint}")
+        depth = self.depth or DEPTHS[self.size]
+        width = self.width or width_of(depth)
+        heads = self.heads or heads_of(width)
+        if width % heads or (width // heads) % 8:
+            raise UserError(f"model.width={width} does not split into {heads} heads of a multiple of 8 channels; change one of them")
+        return depth, width, heads
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The variables and coefficients a model knows: name to unit, and name to mean and spread over all corpora."""
+
+    units: Mapping[str, str]
+    coefficients: Mapping[str, tuple[float, float]]
+
+    @classmethod
+    def from_corpora(cls, corpora: Sequence[Corpus]) -> Vocabulary:
+        """Union of what the corpora hold.
+
+        Raises:
+            UserError: one variable in two units.
+        """
+        units: dict[str, str] = {}
+        sums: dict[str, list[float]] = {}
+        for corpus in corpora:
+            for v in corpus.layout.variables:
+                if units.setdefault(v.name, v.unit) != v.unit:
+                    raise UserError(f"corpus {corpus.name}: variable {v.name} is in {v.unit}, in another corpus it is in {units[v.name]}")
+            for name, entry in corpus.stats.to_json()["coefficients"].items():
+                total = sums.setdefault(name, [0.0, 0.0, 0.0])
+                n, mean = entry["count"], entry["mean"]
+                for i, amount in enumerate((n, n * mean, entry["m2"] + n * mean**2)):
+                    total[i] += amount
+        coefficients = {}
+        for name, (n, first, second) in sorted(sums.items()):
+            mean = first / max(n, 1)
+            spread = max(second / max(n, 1) - mean**2, 0.0) ** 0.5
+            coefficients[name] = (mean, spread if spread > 1e-9 * abs(mean) else abs(mean) or 1.0)
+        return cls(dict(sorted(units.items())), coefficients)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"units": dict(self.units), "coefficients": {n: list(c) for n, c in self.coefficients.items()}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Vocabulary:
+        return cls(dict(data["units"]), {n: (float(m), float(s)) for n, (m, s) in data["coefficients"].items()})
+
+    def rows(self, layout: Layout) -> tuple[int, ...]:
+        """The row of each channel.
+
+        Raises:
+            UserError: a variable or unit that the model does not know.
+        """
+        order = {name: i for i, name in enumerate(self.units)}
+        for v in layout.variables:
+            if v.name not in order:
+                near = difflib.get_close_matches(v.name, order, n=1)
+                hint = f"; the nearest it knows is {near[0]}" if near else ""
+                raise UserError(f"the model does not know the variable {v.name}{hint}; it was trained on {', '.join(order)}")
+            if v.unit != self.units[v.name]:
+                raise UserError(f"variable {v.name} is in {v.unit}, and the model was trained on {self.units[v.name]}; convert it")
+        return tuple(order[v.name] for v in layout.variables)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The model's forecast of frames `1 .. T-1` of a batch: entry t, of shape `(B, T-1, C, Z, Y, X)`, is frame t + 1."""
+
+    distribution: Distribution
+    normalized: Normalized
+    batch: Batch
+
+    @property
+    def raw(self) -> Tensor:
+        """In units of the target (increments, see `scigpt.data.normalize`)."""
+        return self.distribution.mean
+
+    def z(self) -> Tensor:
+        """In normalised units of the corpus."""
+        return self.normalized.base + self.normalized.unit * self.raw.float()
+
+    def physical(self) -> Tensor:
+        """In the variables' units; channels that are not predicted hold no meaning."""
+        return self.batch.scales.inverse(self.z())
+
+
+class Block(nn.Module):
+    """Space attention, time attention, gated MLP, each behind a conditioned norm and added to the stream."""
+
+    def __init__(self, width: int, heads: int, depth: int, attention: str) -> None:
+        super().__init__()
+        self.space_norm, self.time_norm, self.mlp_norm = Modulation(width), Modulation(width), Modulation(width)
+        self.space = SpaceAttention(width, heads, depth, attention)  # type: ignore[arg-type]
+        self.time = TimeAttention(width, heads, depth, attention)  # type: ignore[arg-type]
+        hidden = hidden_of(width)
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+        nn.init.normal_(self.gate_up.weight, std=width**-0.5)
+        nn.init.normal_(self.down.weight, std=(3 * depth * hidden) ** -0.5)
+
+    def forward(
+        self, x: Tensor, shared: Tensor, where: Tensor, when: Tensor, grid: Extent, window: Extent | None, shifted: bool, reach: int
+    ) -> Tensor:
+        """`x` `(B, T, N, D)`; shared conditions `(B, T, 3, 2, D)`; rotary phases in space and time."""
+        x = x + self.space(self.space_norm(x, shared[:, :, 0]), where, grid, window, shifted)
+        x = x + self.time(self.time_norm(x, shared[:, :, 1]), when, reach)
+        gate, up = self.gate_up(self.mlp_norm(x, shared[:, :, 2])).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up)
+
+
+class SciGPT(nn.Module):
+    """The multi-physics transformer.
+
+    Args:
+        config: size and attention.
+        vocabulary: the variables and coefficients it knows.
+    """
+
+    def __init__(self, config: ModelConfig, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        depth, width, heads = config.resolved()
+        self.config, self.vocabulary = config, vocabulary
+        self.width, self.heads = width, heads
+        count = len(vocabulary.units)
+        self.tokenizer = Tokenizer(count, width)
+        self.conditions = Conditions(width, len(vocabulary.coefficients))
+        self.modulate = nn.Linear(width, 6 * width)
+        self.blocks = nn.ModuleList(Block(width, heads, depth, config.attention) for _ in range(depth))
+        self.final_norm = Modulation(width)
+        self.final_modulate = nn.Linear(width, 2 * width)
+        self.head = Forecast(count, width, config.huber_delta)
+        for layer in (self.modulate, self.final_modulate):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Predict frames `1 .. T-1` of a batch of T frames, each from the frames before it (and its own forcings).
+
+        Raises:
+            UserError: a variable, unit or coefficient the model does not know.
+        """
+        rows = self.vocabulary.rows(batch.layout)
+        fields = normalize(batch)
+        grid = token_grid(batch.layout.grid, batch.patch)
+        window = choose_window(grid, self.config.window_tokens)
+        x = self.tokenizer(fields, batch.layout, rows, batch.patch) + self.conditions.tokens(batch)
+        condition = self.conditions(batch, *self._coefficients(batch))
+        x = x + condition[:, :, None]
+        shared = self.modulate(condition).unflatten(-1, (3, 2, -1))
+        pairs = self.width // self.heads // 2
+        where, when = space_phases(batch, pairs), time_phases(x.shape[1], pairs, x.device)
+        for i, block in enumerate(self.blocks):
+            x = block(x, shared, where, when, grid, window, i % 2 == 1, self.config.reach)
+        x = self.final_norm(x, self.final_modulate(condition).unflatten(-1, (2, -1)))
+        return Prediction(self.head(x, batch.layout, rows, batch.patch), fields, batch)
+
+    def _coefficients(self, batch: Batch) -> tuple[tuple[int, ...], Tensor, Tensor]:
+        """Row, mean and spread of each coefficient of the batch."""
+        order = {name: i for i, name in enumerate(self.vocabulary.coefficients)}
+        unknown = [n for n in batch.coefficient_names if n not in order]
+        if unknown:
+            raise UserError(f"the model does not know the coefficient {unknown[0]}; it was trained on {', '.join(order) or 'none'}")
+        known = [self.vocabulary.coefficients[n] for n in batch.coefficient_names]
+        center = torch.tensor([c for c, _ in known], device=batch.coefficients.device)
+        spread = torch.tensor([s for _, s in known], device=batch.coefficients.device)
+        return tuple(order[n] for n in batch.coefficient_names), center, spread
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameters with their share of the learning rate: hidden matrices decay and learn at a rate that falls with the width."""
+        hidden: list[tuple[str, nn.Parameter]] = []
+        rest: list[tuple[str, nn.Parameter]] = []
+        for name, parameter in self.named_parameters():
+            (hidden if name.startswith("blocks.") and parameter.ndim == 2 and ".offset" not in name else rest).append((name, parameter))
+        return [
+            {"names": [n for n, _ in hidden], "params": [p for _, p in hidden], "lr_scale": learning_rate_scale(self.width), "decay": True},
+            {"names": [n for n, _ in rest], "params": [p for _, p in rest], "lr_scale": 1.0, "decay": False},
+        ]
+
+    def tokens(self, batch: Batch) -> int:
+        """Tokens that one forward pass of the batch takes in."""
+        return len(batch) * (batch.values.shape[1] - 1) * token_count(batch.layout.grid, batch.patch)
+
+    def flops(self, batch: Batch) -> int:
+        """FLOPs of matrix products in one forward pass of the batch; training takes three times as many."""
+        count, frames = batch.values.shape[:2]
+        return forward_flops(batch.layout, batch.patch, count, frames, self.width, len(self.blocks), self.config.window_tokens)

@@ -1,0 +1,190 @@
+"""RunConfig: everything one pretraining run is made of, and how YAML and `key=value` fill it in."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from scigpt.data.mixture import DataConfig
+from scigpt.errors import UserError
+from scigpt.model.backbone import ModelConfig
+from scigpt.train.guard import GuardConfig
+from scigpt.train.optim import OptimConfig
+from scigpt.train.report import ReportConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop.
+
+    Args:
+        steps: optimizer steps of the whole run.
+        groups: groups per optimizer step; the step's loss is the mean of the groups' means.
+        micro_batch: samples per forward pass; None passes a whole group at once. It changes memory, not the gradient.
+        precision: `bf16` runs matrix products in bfloat16; parameters and normalisation stay float32.
+        clip: largest norm of the gradient.
+        hide_coefficients: share of samples whose coefficients are not told, so that the model works with and without them.
+        validate_every, validate_windows: steps between validations, windows of each corpus in one.
+        checkpoint_every, keep: steps between checkpoints, number of newest ones kept.
+        log_every: steps between two batches of metrics for MLflow.
+        threads: CPU threads of torch; None leaves torch's choice. Another number rounds differently.
+    """
+
+    steps: int = 1000
+    groups: int = 1
+    micro_batch: int | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    clip: float = 1.0
+    hide_coefficients: float = 0.1
+    validate_every: int = 200
+    validate_windows: int = 32
+    checkpoint_every: int = 200
+    keep: int = 2
+    log_every: int = 10
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, (int, float)) and value <= 0 and f.name != "hide_coefficients":
+                raise UserError(f"{f.name} is {value}; expected a number above 0")
+        if not 0 <= self.hide_coefficients <= 1:
+            raise UserError(f"hide_coefficients is {self.hide_coefficients}; expected a share between 0 and 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run. `run` is its folder; `seed` decides the initial weights, the order of the data and every other draw."""
+
+    run: str
+    data: DataConfig
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    def to_json(self) -> dict[str, Any]:
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_json(), sort_keys=False)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """A YAML file over the defaults, then `key=value` overrides (`train.steps=500`, `data.corpora.0.weight=2`).
+
+    Raises:
+        UserError: a file that cannot be read, an unknown key (with its full path and the nearest name), a value of the wrong type.
+    """
+    try:
+        given = OmegaConf.load(path)
+    except OSError as error:
+        raise UserError(f"the config {path} cannot be read ({error.strerror}); give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"the config {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"{override!r} is not an override; expected key=value, as in train.steps=500")
+        try:
+            value = OmegaConf.from_dotlist(["value=" + override.partition("=")[2]])["value"]
+            OmegaConf.update(given, key, value, force_add=True)
+        except (OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, IndexError, AssertionError) as error:
+            raise UserError(f"the override {override!r} cannot be applied to {path}: {' '.join(str(error).split())}") from None
+    try:
+        data = OmegaConf.to_container(given, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the config {path} cannot be resolved: {' '.join(str(error).split())}") from None
+    return build(RunConfig, data, str(path))
+
+
+def build(cls: type[T], data: Any, source: str, where: str = "") -> T:
+    """A config dataclass from plain data; nested dataclasses, lists of them and plain fields, each checked by OmegaConf.
+
+    OmegaConf forgets where in a list an error happened, so the walk over nested configs is ours.
+    """
+    place = where or "the config"
+    if not isinstance(data, Mapping):
+        raise UserError(f"{source}: {place} is {data!r}; expected keys of {cls.__name__} with values")
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(hints)}"
+            raise UserError(f"{source}: unknown key {path}; {hint}")
+        values[str(key)] = _value(cls, str(key), hints[key], value, source, path)
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and f.name not in values:
+            raise UserError(f"{source}: {where + '.' if where else ''}{f.name} is missing; {place} needs it")
+    try:
+        return cls(**values)
+    except UserError as error:
+        raise UserError(f"{source}: {where + ': ' if where else ''}{error}") from None
+
+
+def _value(cls: type, key: str, hint: Any, value: Any, source: str, path: str) -> Any:
+    inner = [a for a in get_args(hint) if a is not type(None)] if get_origin(hint) in (Union, types.UnionType) else [hint]
+    if value is not None and len(inner) == 1:
+        only: Any = inner[0]
+        if _is_config(only):
+            return build(only, value, source, path)
+        item: Any = (get_args(only) or (None,))[0]
+        if get_origin(only) in (list, tuple) and _is_config(item):
+            if not isinstance(value, list):
+                raise UserError(f"{source}: {path} is {value!r}; expected a list of {item.__name__}")
+            built: list[Any] = [build(item, v, source, f"{path}[{i}]") for i, v in enumerate(value)]
+            return get_origin(only)(built)
+    try:
+        merged: Any = OmegaConf.merge(OmegaConf.structured(cls), {key: value})
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        reason = str(getattr(error, "msg", None) or error).splitlines()[0]
+        raise UserError(f"{source}: {path} is {value!r}; {reason[0].lower() + reason[1:]}") from None
+    checked = merged[key]
+    return OmegaConf.to_object(checked) if OmegaConf.is_config(checked) else checked
+
+
+def _is_config(hint: Any) -> TypeGuard[type]:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """Keys (`train.steps: 100 -> 50`) that differ, apart from the run's folder, the reports and a larger number of steps."""
+    before, after = dict(_flat(old.to_json())), dict(_flat(new.to_json()))
+    changed = []
+    for key in sorted(before.keys() | after.keys()):
+        a, b = before.get(key), after.get(key)
+        grown = key == "train.steps" and a is not None and b is not None and b >= a
+        if a != b and key != "run" and not key.startswith("report.") and not grown:
+            changed.append(f"{key}: {a} -> {b}")
+    return changed
+
+
+def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else None
+    if items is None:
+        yield prefix, data
+        return
+    for key, value in items:
+        yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def flatten(config: RunConfig) -> dict[str, Any]:
+    """Dotted keys to values: the parameters of a report."""
+    return dict(_flat(config.to_json()))

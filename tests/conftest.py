@@ -1,0 +1,37 @@
+"""Settings of the whole test run: a skipped test must have a reason we accepted, and property tests are repeatable in CI."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("scigpt", deadline=None, max_examples=50, derandomize="CI" in os.environ)
+settings.load_profile("scigpt")
+
+ALLOWED_SKIPS = {
+    line.partition("|")[0].strip()
+    for line in (Path(__file__).parent / "allowed_skips.txt").read_text(encoding="ascii").splitlines()
+    if line and not line.startswith("#")
+}
+
+
+def _refused_skips(config: pytest.Config) -> list[str]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    reasons = ((report.nodeid, str(report.longrepr[2]).removeprefix("Skipped: ")) for report in skipped)
+    return [f"{test}: {reason}" for test, reason in reasons if reason not in ALLOWED_SKIPS]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == pytest.ExitCode.OK and _refused_skips(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if refused := _refused_skips(config):
+        terminalreporter.section("skipped for a reason that is not in tests/allowed_skips.txt", red=True)
+        for line in refused:
+            terminalreporter.line(line, red=True)

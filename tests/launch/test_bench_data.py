@@ -1,0 +1,53 @@
+"""`scigpt bench data`: reading windows by index is far cheaper than loading members, and the bench notices a wrong reader."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from toy import ToySource
+
+from scigpt.data_prep.convert import convert
+from scigpt.errors import UserError
+from scigpt.launch import bench_data
+from scigpt.launch.cli import main
+
+
+def test_windows_by_index_are_much_faster_than_whole_members() -> None:
+    result = bench_data.synthetic(rounds=3, shape=(24, 4, 1, 180, 360), window=(2, 64, 64))
+    assert result["window"] == [2, 4, 1, 64, 64]
+    assert result["mb_stored"] > 24 * 4 * 180 * 360 * 4 / 1e6, "the record is stored as float32"
+    assert result["ratio"] > 5
+    mb_per_window = 2 * 4 * 64 * 64 * 4 / 1e6
+    for reader in ("index", "member"):
+        assert result[reader]["mb_per_second"] == pytest.approx(mb_per_window * result[reader]["windows_per_second"])
+
+
+def test_the_command_measures_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = convert(ToySource((), ToySource.Options(samples=6, size=16)), tmp_path / "toy", progress=False)
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "data", str(folder), "--rounds", "1", "--json"])
+    assert end.value.code == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["window"] == [2, 1, 1, 16, 16]
+    assert result["rounds"] == 1
+    assert min(result["ratio"], result["index"]["windows_per_second"], result["member"]["windows_per_second"]) > 0
+    with pytest.raises(SystemExit):
+        main(["bench", "data", str(folder), "--rounds", "1"])
+    assert "by index" in capsys.readouterr().out
+
+
+def test_a_damaged_shard_is_noticed_and_a_wrong_folder_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = convert(ToySource((), ToySource.Options(samples=1, size=16, frames=2)), tmp_path / "toy", progress=False)
+    shard = next(folder.glob("*.tar"))
+    index = json.loads(shard.with_suffix(".index.json").read_bytes())
+    # the member is intact, the index points one row too far
+    index["samples"][0]["members"]["values.npy"]["data_offset"] -= 64
+    shard.with_suffix(".index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"index and member of sample .* differ"):
+        bench_data.compare([shard], (1, 16, 16), 1, (2, 16, 16))
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "data", str(tmp_path / "nothing")])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1

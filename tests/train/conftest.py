@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from runs import make_corpus
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two corpora of different grids."""
+    folder = tmp_path_factory.mktemp("corpora")
+    return [make_corpus(folder), make_corpus(folder, "wide", size=12, seed=100)]
