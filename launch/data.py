@@ -153,7 +153,10 @@ def _choose(registry: dict[str, type[Source]], name: str, what: str) -> type[Sou
 
 
 def _existing(path: Path) -> Path:
-    if not path.exists():
+    """The path itself (`embedded:NAME` too), once it is sure that there is something behind it."""
+    from scigpt.data_prep.embedded import resolve
+
+    if not resolve(path).exists():
         raise UserError(f"{path}: there is no such file or folder; check the path")
     return path
 

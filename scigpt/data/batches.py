@@ -64,11 +64,6 @@ class Batch:
         timed = {n: getattr(self, n)[:, index] for n in ("values", "valid", "seconds", "season", "hour")}
         return replace(self, **timed, step=_steps(timed["seconds"]))
 
-    def hide_coefficients(self, share: float, generator: torch.Generator) -> Batch:
-        """The same batch with about `share` of its samples not told their coefficients."""
-        told = torch.rand(len(self), 1, generator=generator) >= share
-        return replace(self, known=self.known & told.to(self.known.device))
-
     def _map(self, function: object) -> Batch:
         changed = {f.name: function(t) for f in fields(self) if isinstance(t := getattr(self, f.name), Tensor)}  # type: ignore[operator]
         return replace(self, **changed)

@@ -17,6 +17,7 @@ import torch
 
 from scigpt.data.batches import Batch, collate
 from scigpt.data.corpus import Corpus
+from scigpt.data.keyed import key, uniform
 from scigpt.data.mixture import CorpusConfig, Group, Item, Mixture, Window, starts_of
 from scigpt.data.normalize import Scales
 from scigpt.data.sample import Boundary, Sample
@@ -34,6 +35,7 @@ class BatchLoader:
         micro_batch: most windows in a batch (None: no limit). A group is cut into as few batches as that allows, as equal as they can be.
         rank, world: this process reads its part of each group.
         prefetch: groups read ahead, each by a thread of its own.
+        hide_coefficients: share of the windows whose coefficients are not told; which ones is keyed by their position in the corpus's order.
 
     Attributes:
         wait_seconds: time the consumer has waited for data so far.
@@ -51,6 +53,7 @@ class BatchLoader:
         rank: int = 0,
         world: int = 1,
         prefetch: int = 2,
+        hide_coefficients: float = 0.0,
     ) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise UserError(f"micro_batch is {micro_batch}; expected 1 or more windows")
@@ -63,6 +66,7 @@ class BatchLoader:
         self._ahead: deque[Future[tuple[Group, list[Batch]]]] = deque()
         self._pool = ThreadPoolExecutor(prefetch, thread_name_prefix="scigpt-read")
         self._prefetch = prefetch
+        self._hide = hide_coefficients
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +100,16 @@ class BatchLoader:
         share = len(group.items) // self.world
         parts = self.mixture.split(group.items, self.rank, self.world, math.ceil(share / (self.micro_batch or share)))
         batches = [_batch(corpus, config.train, part, window, self.scales[c], self.mixture.patches[c]) for part in parts]
+        if self._hide and batches[0].coefficient_names:
+            batches = [self._hidden(batch, part) for batch, part in zip(batches, parts, strict=True)]
         return group, [b.pin_memory() for b in batches] if torch.cuda.is_available() else batches
+
+
+    def _hidden(self, batch: Batch, items: Sequence[Item]) -> Batch:
+        purpose = key(self.mixture.seed, "coefficients", batch.corpus)
+        draws = uniform(np.array([item.position for item in items]), 1 << 30, purpose)
+        told = torch.from_numpy(draws >= self._hide * (1 << 30))
+        return replace(batch, known=batch.known & told[:, None])
 
 
 def windows(corpus: Corpus, config: CorpusConfig, frames: int, split: str, limit: int | None = None) -> list[Item]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scigpt.data.sample import Layout
 from scigpt.data.variables import QUANTITIES
+from scigpt.errors import UserError
 
 if TYPE_CHECKING:
     from scigpt.data.batches import Batch
@@ -46,13 +47,20 @@ class Scales:
 
     @classmethod
     def from_stats(cls, layout: Layout, stats: Mapping[str, Any]) -> Scales:
-        """From the layout and the JSON of `Statistics` (the content of `stats.json`)."""
+        """From the layout and the JSON of `Statistics` (the content of `stats.json`).
+
+        Raises:
+            UserError: statistics of no variable at all: there is no training split.
+        """
+        if not stats["variables"]:
+            raise UserError("the corpus has no statistics, because it has no split named train; prepare one that has")
+        empty = {"count": 0, "mean": 0.0, "m2": 0.0}
         transform, center, scale, increment = [], [], [], []
         for variable in layout.variables:
-            entry = stats["variables"][variable.key]
+            entry = stats["variables"].get(variable.key, empty)
             quantity = QUANTITIES.find(variable.name)
             transform.append((quantity.transform, quantity.transform_scale) if quantity else ("identity", 1.0))
-            spread = (entry["m2"] / entry["count"]) ** 0.5 if entry["count"] else 0.0
+            spread = (entry["m2"] / max(entry["count"], 1)) ** 0.5
             # a constant field (a land mask of one region) has no spread: its size, or 1, then sets the scale
             spread = spread if spread > 1e-6 * abs(entry["mean"]) else abs(entry["mean"]) or 1.0
             steps = entry.get("increment") or {"count": 0}

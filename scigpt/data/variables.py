@@ -125,9 +125,7 @@ QUANTITIES = Registry(
 def _unit_registry() -> Any:
     import pint
 
-    registry: Any = pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
-    registry.define("count = []")
-    return registry
+    return pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
 
 
 def _readable(unit: str) -> str:

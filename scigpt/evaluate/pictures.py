@@ -210,26 +210,29 @@ def _colours(values: np.ndarray) -> tuple[str, Normalize]:
     return "viridis", Normalize(low, high)
 
 
+def _anomaly(values: np.ndarray) -> np.ndarray:
+    """What a forecast of the mean would get wrong: the scale for the errors of a rollout."""
+    return values - values.mean() if values.size else values
+
+
 def _symmetric(values: np.ndarray) -> Normalize:
     finite = np.abs(values[np.isfinite(values)])
     most = float(np.percentile(finite, 99.5)) if finite.size else 0.0
     return Normalize(-(most or 1e-12), most or 1e-12)
 
 
-def _colourbar(figure: Figure, image: Any, axes: Any, text: str, shown: Sequence[np.ndarray]) -> None:
+def _colourbar(figure: Figure, image: Any, axes: Any, text: str, shown: Sequence[np.ndarray], below: bool = False) -> None:
+    """One bar for some panels, beside or below them, pointed where values go beyond the scale."""
     finite = np.concatenate([s[np.isfinite(s)].reshape(-1) for s in shown])
     low, high = bool(finite.size and finite.min() < image.norm.vmin), bool(finite.size and finite.max() > image.norm.vmax)
+    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[low, high]
     bar = figure.colorbar(
-        image,
-        ax=axes,
-        extend={(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[low, high],
-        aspect=28,
-        pad=0.015,
-        fraction=0.05,
+        image, ax=axes, extend=extend, aspect=28, pad=0.015, fraction=0.05, shrink=0.9, location="bottom" if below else "right"
     )
     bar.set_label(text, fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    bar.ax.yaxis.get_offset_text().set_fontsize(7)
+    for axis in (bar.ax.xaxis, bar.ax.yaxis):
+        axis.get_offset_text().set_fontsize(7)
     bar.outline.set_linewidth(0.4)
 
 
@@ -247,57 +250,73 @@ def _note_gaps(figure: Figure, valid: np.ndarray) -> None:
 # --- the figures
 
 
+Panel = tuple[Axes, str, np.ndarray, np.ndarray]
+"""Axes, title, values, valid."""
+
+
+def _draw(figure: Figure, plane: Any, panels: Sequence[Panel], colours: str, norm: Normalize, text: str, below: bool) -> None:
+    """Panels of one colour scale, and its bar."""
+    for axes, title, values, valid in panels:
+        image = plane.show(axes, values, valid, colours, norm)
+        _titled(axes, title)
+    _colourbar(figure, image, [p[0] for p in panels], text, [values[valid] for _, _, values, valid in panels], below)
+
+
+def _grid(rows: int, columns: int, size: float, aspect: float, title: str) -> tuple[Figure, np.ndarray, bool]:
+    """A figure and its axes `[row, column]`; where the panels are much wider than high, rows and columns change places on the paper."""
+    below = aspect < 0.6
+    if not below:
+        figure = _figure(size * columns + 1.3, size * rows * aspect + 1.4, title)
+        return figure, figure.subplots(rows, columns, squeeze=False), below
+    wide = 9.6 / rows
+    figure = _figure(9.6 + 0.6, columns * (wide * aspect + 0.3) + 1.6, title)
+    return figure, figure.subplots(columns, rows, squeeze=False).T, below
+
+
 def _maps(example: Example, c: int, plane: Any) -> Figure:
-    """Last seen frame, truth, prediction; true change, predicted change, error. A steady problem shows its source instead."""
+    """Last seen frame, truth, prediction; true change, predicted change, error."""
     sample, variable = example.sample, example.sample.variables[c]
-    truth, forecast = sample.values[-1, c], example.prediction[-1, c]
-    valid = sample.valid[-1, c]
-    before, seen = sample.values[-2, c], sample.valid[-2, c]
-    when = _times(sample)
-    aspect = plane.aspect()
     if sample.steady:
-        figure = _figure(7.4, 2 * 2.9 * aspect + 1.2, f"{label(variable)}: steady problem{plane.suffix}")
-        grid = figure.subplots(2, 2, squeeze=False)
-        field = [(grid[0, 1], "truth", truth, valid), (grid[1, 1], "prediction", forecast, valid)]
-        moves = [(grid[1, 0], "error (prediction - truth)", forecast - truth, valid)]
-        given = next((i for i, v in enumerate(sample.variables) if not v.predicted), None)
-        if given is None:
-            grid[0, 0].set_visible(False)
-        else:
-            values, there = sample.values[-1, given], sample.valid[-1, given]
-            colours, norm = _colours(values[there])
-            image = _panel(plane, grid[0, 0], "given", values, there, colours, norm)
-            _colourbar(figure, image, grid[0, 0], label(sample.variables[given], unit=True), [values[there]])
-        limits = _symmetric((forecast - truth)[valid])
-        columns: Any = grid[:, 1]
-        rows: Any = grid[1, 0]
+        return _steady_maps(example, c, plane)
+    (before, truth), forecast = sample.values[-2:, c], example.prediction[-1, c]
+    seen, valid = sample.valid[-2:, c]
+    when = _times(sample)
+    figure, grid, below = _grid(2, 3, 2.8, plane.aspect(), f"{label(variable)}: one step{plane.suffix}")
+    field = [
+        (grid[0, 0], f"last seen, {when[-2]}", before, seen),
+        (grid[0, 1], f"truth, {when[-1]}", truth, valid),
+        (grid[0, 2], "prediction", forecast, valid),
+    ]
+    both = valid & seen
+    change = [
+        (grid[1, 0], "true change", truth - before, both),
+        (grid[1, 1], "predicted change", forecast - before, both),
+        (grid[1, 2], "error (prediction - truth)", forecast - truth, valid),
+    ]
+    _draw(figure, plane, field, *_colours(np.concatenate([truth[valid], before[seen]])), label(variable, unit=True), below)
+    _draw(figure, plane, change, "PuOr_r", _symmetric((truth - before)[both]), f"change and error {_bracket(variable)}", below)
+    _outer_labels(grid.T if below else grid, plane)
+    _note_gaps(figure, both)
+    return figure
+
+
+def _steady_maps(example: Example, c: int, plane: Any) -> Figure:
+    """What is given and the solution; the error and the prediction."""
+    sample, variable = example.sample, example.sample.variables[c]
+    truth, forecast, valid = sample.values[-1, c], example.prediction[-1, c], sample.valid[-1, c]
+    figure, grid, _ = _grid(2, 2, 3.1, max(plane.aspect(), 0.6), f"{label(variable)}: steady problem{plane.suffix}")
+    given = next((i for i, v in enumerate(sample.variables) if not v.predicted), None)
+    if given is None:
+        grid[0, 0].set_visible(False)
     else:
-        figure = _figure(9.6, 2 * 2.7 * aspect + 1.2, f"{label(variable)}: one step{plane.suffix}")
-        grid = figure.subplots(2, 3, squeeze=False)
-        field = [
-            (grid[0, 0], f"last seen, {when[-2]}", before, seen),
-            (grid[0, 1], f"truth, {when[-1]}", truth, valid),
-            (grid[0, 2], "prediction", forecast, valid),
-        ]
-        both = valid & seen
-        moves = [
-            (grid[1, 0], "true change", truth - before, both),
-            (grid[1, 1], "predicted change", forecast - before, both),
-            (grid[1, 2], "error (prediction - truth)", forecast - truth, valid),
-        ]
-        limits = _symmetric((truth - before)[both])
-        columns, rows = grid[0], grid[1]
-    colours, norm = _colours(np.concatenate([truth[valid], before[seen]]) if not sample.steady else truth[valid])
-    for axes, title, values, there in field:
-        image = _panel(plane, axes, title, values, there, colours, norm)
-    _colourbar(figure, image, columns, label(variable, unit=True), [v[ok] for _, _, v, ok in field])
-    for axes, title, values, there in moves:
-        image = _panel(plane, axes, title, values, there, "PuOr_r", limits)
-    _colourbar(
-        figure, image, rows, "error" if sample.steady else f"change and error {_bracket(variable)}", [v[ok] for _, _, v, ok in moves]
-    )
+        source = (grid[0, 0], "given", sample.values[-1, given], sample.valid[-1, given])
+        _draw(figure, plane, [source], *_colours(source[2][source[3]]), label(sample.variables[given], unit=True), False)
+    solution = [(grid[0, 1], "truth", truth, valid), (grid[1, 1], "prediction", forecast, valid)]
+    error = (grid[1, 0], "error (prediction - truth)", forecast - truth, valid)
+    _draw(figure, plane, solution, *_colours(truth[valid]), label(variable, unit=True), False)
+    _draw(figure, plane, [error], "PuOr_r", _symmetric(error[2][valid]), f"error {_bracket(variable)}", False)
     _outer_labels(grid, plane)
-    _note_gaps(figure, valid if sample.steady else valid & seen)
+    _note_gaps(figure, valid)
     return figure
 
 
@@ -307,40 +326,24 @@ def _snapshots(example: Example, c: int, plane: Any) -> Figure:
     steps = len(example.prediction)
     context = len(sample.time) - steps
     chosen = sorted({round(s) for s in np.geomspace(1, steps, min(SNAPSHOTS, steps))})
-    truths = [(sample.values[context + s - 1, c], sample.valid[context + s - 1, c]) for s in chosen]
-    forecasts = [example.prediction[s - 1, c] for s in chosen]
-    aspect = plane.aspect()
-    figure = _figure(2.5 * len(chosen) + 1.3, 3 * 2.3 * aspect + 1.3, f"{label(variable)}: rollout from {context} frames{plane.suffix}")
-    grid = figure.subplots(3, len(chosen), squeeze=False)
-    colours, norm = _colours(np.concatenate([t[v] for t, v in truths]))
-    errors = [f - t for f, (t, _) in zip(forecasts, truths, strict=True)]
     leads, unit = elapsed_time(sample.time.seconds[context:] - sample.time.seconds[context - 1], sample.time.calendar == "none")
-    limits = _symmetric(np.concatenate([(t - np.mean(t[v]))[v] if v.any() else t[v] for t, v in truths]))
+    figure, grid, below = _grid(3, len(chosen), 2.5, plane.aspect(), f"{label(variable)}: rollout from {context} frames{plane.suffix}")
+    field: list[Panel] = []
+    errors: list[Panel] = []
     for i, step in enumerate(chosen):
-        truth, valid = truths[i]
-        image = _panel(plane, grid[0, i], f"lead {step}: {leads[step - 1]:.4g} {unit}", truth, valid, colours, norm)
-        _panel(plane, grid[1, i], "", forecasts[i], valid, colours, norm)
-        error = _panel(plane, grid[2, i], "", errors[i], valid, "PuOr_r", limits)
-    for row, name in enumerate(("truth", "prediction", "error")):
-        grid[row, 0].annotate(
-            name,
-            (0.03, 0.96),
-            xycoords="axes fraction",
-            va="top",
-            fontsize=8,
-            color=INK,
-            bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1.5},
-        )
-    _colourbar(
-        figure,
-        image,
-        grid[:2],
-        label(variable, unit=True),
-        [a[v] for a, (_, v) in zip(forecasts, truths, strict=True)] + [t[v] for t, v in truths],
-    )
-    _colourbar(figure, error, grid[2], f"error {_bracket(variable)}", [e[v] for e, (_, v) in zip(errors, truths, strict=True)])
-    _outer_labels(grid, plane)
-    _note_gaps(figure, np.stack([v for _, v in truths]))
+        truth, valid = sample.values[context + step - 1, c], sample.valid[context + step - 1, c]
+        forecast = example.prediction[step - 1, c]
+        field += [(grid[0, i], f"lead {step}: {leads[step - 1]:.4g} {unit}", truth, valid), (grid[1, i], "", forecast, valid)]
+        errors.append((grid[2, i], "", forecast - truth, valid))
+    truths = [values[valid] for _, _, values, valid in field[::2]]
+    _draw(figure, plane, field, *_colours(np.concatenate(truths)), label(variable, unit=True), below)
+    limits = _symmetric(np.concatenate([_anomaly(t) for t in truths]))
+    _draw(figure, plane, errors, "PuOr_r", limits, f"error {_bracket(variable)}", below)
+    box = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1.5}
+    for axes, name in zip(grid[:, 0], ("truth", "prediction", "error"), strict=True):
+        axes.annotate(name, (0.03, 0.96), xycoords="axes fraction", va="top", fontsize=8, color=INK, bbox=box)
+    _outer_labels(grid.T if below else grid, plane)
+    _note_gaps(figure, np.stack([valid for _, _, _, valid in field]))
     return figure
 
 
@@ -389,7 +392,7 @@ def _space_time(example: Example, c: int) -> Figure:
     figure = _figure(9.6, 3.9, f"{label(variable)}: rollout from {len(sample.time) - steps} frames")
     grid = figure.subplots(1, 3, sharey=True)
     colours, norm = _colours(truth[valid])
-    limits = _symmetric((truth - np.mean(truth[valid]))[valid])
+    limits = _symmetric(_anomaly(truth[valid]))
     panels = (
         ("truth", truth, colours, norm),
         ("prediction", forecast, colours, norm),
@@ -439,7 +442,7 @@ def _series(example: Example, c: int, what: str) -> Figure:
         axes.margins(x=0.01)
     rows[0].legend(fontsize=7.5, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)
     rows[-1].set_xlabel(f"time since {_times(sample)[0]} ({unit})", fontsize=8)
-    _note_gaps(figure, sample.valid[:, c])
+    _note_gaps(figure, sample.valid[:, c, ..., :count])
     return figure
 
 
@@ -484,12 +487,6 @@ def elapsed_time(seconds: np.ndarray, simulated: bool) -> tuple[np.ndarray, str]
         if span >= 3 * size:
             return seconds / size, name
     return seconds, "s"
-
-
-def _panel(plane: Any, axes: Axes, title: str, values: np.ndarray, valid: np.ndarray, colours: str, norm: Normalize) -> Any:
-    image = plane.show(axes, values, valid, colours, norm)
-    _titled(axes, title)
-    return image
 
 
 def _titled(axes: Axes, title: str) -> None:

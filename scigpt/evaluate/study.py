@@ -113,19 +113,23 @@ class Study:
 def plan(subject: Subject, split: str, options: Options) -> Plan:
     """Choose what is scored on a split.
 
-    Rollouts start after as many frames as the model saw in training, fewer where the records are short (at least 2), and run over
-    what is left of a record of median length, at most `options.steps`.
+    Windows are as long as in training, at least 3 frames so that there is something to score, and shorter where no record holds
+    that many. Rollouts start after as many frames as the model saw in training, fewer where the records are short (at least 2), and
+    run over what is left of a record of median length, at most `options.steps`.
 
     Raises:
-        UserError: a split that the corpus lacks or that is empty, or whose records are all shorter than a window.
+        UserError: a split that the corpus lacks or that is empty, or whose records are all shorter than the 3 frames that a score
+            needs (2 of a steady problem).
     """
     corpus = subject.corpus
     steady = corpus.layout.steady
-    frames = 2 if steady else max(subject.frames, 3)
-    window = Window.of(corpus, subject.config, frames)
-    starts_of(corpus, split, window)
-    lengths = sorted((entry.frames - 1) // window.stride + 1 for entry in corpus.entries(split) if entry.frames >= window.span)
-    usual = lengths[len(lengths) // 2]
+    least = 2 if steady else 3
+    shortest = Window.of(corpus, subject.config, least)
+    starts_of(corpus, split, shortest)
+    lengths = [(entry.frames - 1) // shortest.stride + 1 for entry in corpus.entries(split)]
+    frames = least if steady else max(least, min(subject.frames, max(lengths)))
+    usable = sorted(n for n in lengths if n >= frames)
+    usual = usable[len(usable) // 2]
     context = min(frames - 1, max(2, usual // 3))
     steps = min(options.steps, usual - context)
     rolls = not steady and options.rollouts > 0 and steps > 1

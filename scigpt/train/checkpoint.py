@@ -62,7 +62,8 @@ def save(
     """
     path = folder / f"step-{step:08d}"
     temporary = path.with_name(path.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for left in folder.glob("*.tmp"):  # by a save that was killed
+        shutil.rmtree(left, ignore_errors=True)
     with _whole_or_nothing(temporary, path):
         temporary.mkdir(parents=True)
         for name, tensors in ((MODEL, model), (OPTIMIZER, optimizer)):
@@ -79,7 +80,8 @@ def save(
             shutil.rmtree(path)
         os.replace(temporary, path)
         sync_folder(folder)
-    for old in _steps(folder)[keep:]:
+    # a broken one of a later step must not count among the newest
+    for old in [p for p in _steps(folder) if p <= path][keep:]:
         (old / MANIFEST).unlink(missing_ok=True)  # incomplete from the first removed byte on
         shutil.rmtree(old, ignore_errors=True)
     return path

@@ -15,7 +15,7 @@ import torch
 import scigpt
 from scigpt.data.corpus import Corpus
 from scigpt.data.files import dump_json, write_bytes
-from scigpt.data.keyed import key, torch_generator
+from scigpt.data.keyed import key
 from scigpt.data.loader import BatchLoader, evaluation_batches, windows
 from scigpt.data.mixture import CorpusConfig, Mixture
 from scigpt.data.normalize import Scales
@@ -31,7 +31,7 @@ from scigpt.train.optim import AdamW
 from scigpt.train.preempt import Preemption
 from scigpt.train.record import Read, Step, incident, ledger_line, metrics_line
 from scigpt.train.report import Mlflow, Progress
-from scigpt.train.run import CHECKPOINTS, INCIDENTS, LEDGER, METRICS, open_run
+from scigpt.train.run import CHECKPOINTS, INCIDENTS, LEDGER, METRICS, begin, open_run
 from scigpt.train.strategies import Single
 from scigpt.train.validate import validate
 
@@ -51,15 +51,15 @@ def train(config: RunConfig) -> dict[str, Any]:
 @contextmanager
 def _reproducible(threads: int | None) -> Iterator[None]:
     """Equal inputs give equal bits wherever torch can; its settings are put back afterwards."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads or before[0])
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # as use_deterministic_algorithms, which imports the compiler (2 s)
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_deterministic_debug_mode(before[1])
 
 
 class Trainer:
@@ -88,6 +88,7 @@ class Trainer:
         if self.resumed:
             self._resume(self.resumed)
             sizes = self.resumed.state["journals"]
+        begin(run, config)
         self.journals = {name: stack.enter_context(closing(Journal(run / name, size))) for name, size in sizes.items()}
         provenance.record(run, self.corpora, self.resumed.step if self.resumed else None)
         for note in self.mixture.notes:
@@ -99,7 +100,10 @@ class Trainer:
         saved = self.step if self.resumed else None
         progress = Progress(self.run.name, self.step, config.steps)
         mlflow = Mlflow(self.config.report, self.run, flatten(self.config))
-        loader = BatchLoader(self.mixture, self.scales, self.next_group, config.micro_batch, self.strategy.rank, self.strategy.world)
+        strategy, hide = self.strategy, config.hide_coefficients
+        loader = BatchLoader(
+            self.mixture, self.scales, self.next_group, config.micro_batch, strategy.rank, strategy.world, hide_coefficients=hide
+        )
         try:
             with loader:
                 while self.step < config.steps and not self.strategy.agree(self.preemption.signal is not None):
@@ -149,11 +153,10 @@ class Trainer:
         placed = [[self.strategy.place(b) for b in batches] for _, batches in groups]
         weights = [self.strategy.total(group_weight(batches)) for batches in placed]
         share = 1.0 / max(1, sum(w > 0 for w in weights))
-        for (group, _), batches, weight in zip(groups, placed, weights, strict=True):
-            hide = torch_generator(self.config.seed, "coefficients", group.index)
+        for batches, weight in zip(placed, weights, strict=True):
             for batch in batches if weight > 0 else ():
                 with self.strategy.autocast():
-                    part = share_of_loss(self.model, batch.hide_coefficients(config.hide_coefficients, hide), weight / share)
+                    part = share_of_loss(self.model, batch, weight / share)
                 self.strategy.backward(part.loss)
                 done.add(batch, part, self.model.tokens(batch), 3 * self.model.flops(batch))
         done.norm = self.strategy.clip(self.optimizer.parameters, config.clip)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import fcntl
-import os
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from scigpt.data.files import write_bytes
 from scigpt.errors import UserError
 from scigpt.train.config import RunConfig, differences, load
 
 CONFIG, CHECKPOINTS, METRICS, LEDGER, INCIDENTS = "config.yaml", "checkpoints", "metrics.jsonl", "ledger/groups.jsonl", "incidents"
+LOCK = "lock"
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
 def open_run(config: RunConfig) -> Iterator[Path]:
-    """Make or enter the run's folder, alone, with its resolved configuration in `config.yaml`.
+    """Make or enter the run's folder, alone. A folder in which nothing was begun (see `begin`) is removed again.
 
     Raises:
         UserError: a folder that cannot be written, is in use, is something else, or was begun with another configuration.
@@ -25,35 +29,45 @@ def open_run(config: RunConfig) -> Iterator[Path]:
     run = Path(config.run)
     try:
         run.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(run, os.O_RDONLY)
+        if not (run / CONFIG).exists() and any(p.name != LOCK and p.suffix != ".tmp" for p in run.iterdir()):
+            raise UserError(f"{run}: is not empty and has no {CONFIG}, so it is not a run; choose another folder with run=FOLDER")
+        lock = open(run / LOCK, "ab")  # noqa: SIM115  closed below, when the run is over
     except OSError as error:
-        raise UserError(f"{run}: the run's folder cannot be made ({error.strerror}); choose another with run=FOLDER") from None
-    try:
+        raise UserError(f"{run}: the run's folder cannot be written ({error.strerror}); choose another with run=FOLDER") from None
+    with lock:
+        _take(lock, run)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # falls with the process, however it ends
-        except BlockingIOError:
-            raise UserError(
-                f"{run}: another process is training this run; wait for it, stop it, or choose another folder with run=FOLDER"
-            ) from None
-        _settle(run, config)
-        yield run
-    finally:
-        os.close(descriptor)
+            _compare(run, config)
+            yield run
+        finally:
+            if not (run / CONFIG).exists():
+                (run / LOCK).unlink()
+                with suppress(OSError):
+                    run.rmdir()
 
 
-def _settle(run: Path, config: RunConfig) -> None:
-    file = run / CONFIG
-    if file.exists():
-        changed = differences(load(file), config)
-        if changed:
-            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-            raise UserError(
-                f"{run}: was begun with another configuration ({'; '.join(changed[:3])}{more}); give the same one to go on, or choose "
-                f"another folder with run=FOLDER"
-            )
-    elif any(p.suffix != ".tmp" for p in run.iterdir()):
-        raise UserError(f"{run}: is not empty and has no {CONFIG}, so it is not a run; choose another folder with run=FOLDER")
+def begin(run: Path, config: RunConfig) -> None:
+    """From here on the folder belongs to this configuration, which `config.yaml` holds with all defaults."""
+    write_bytes(run / CONFIG, config.to_yaml().encode())
+
+
+def _take(lock: IO[bytes], run: Path) -> None:
     try:
-        write_bytes(file, config.to_yaml().encode())
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # falls with the process, however it ends
+    except BlockingIOError:
+        raise UserError(
+            f"{run}: another process is training this run; wait for it, stop it, or choose another folder with run=FOLDER"
+        ) from None
     except OSError as error:
-        raise UserError(f"{run}: cannot be written ({error.strerror}); choose another folder with run=FOLDER") from None
+        _log.warning("%s: this file system has no locks (%s); see to it that only one job trains this run", run, error.strerror)
+
+
+def _compare(run: Path, config: RunConfig) -> None:
+    file = run / CONFIG
+    changed = differences(load(file), config) if file.exists() else []
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise UserError(
+            f"{run}: was begun with another configuration ({'; '.join(changed[:3])}{more}); give the same one to go on, or choose "
+            f"another folder with run=FOLDER"
+        )

@@ -13,7 +13,9 @@ from scigpt.evaluate.baselines import BASELINES, baselines_for, linear, mean, pe
 from scigpt.evaluate.metrics import score, scored
 
 
-def batch_of(values: np.ndarray, valid: np.ndarray | None = None, seconds: np.ndarray | None = None, name: str = "density", **scales: object) -> Batch:
+def batch_of(
+    values: np.ndarray, valid: np.ndarray | None = None, seconds: np.ndarray | None = None, name: str = "density", **scales: object
+) -> Batch:
     """One window `(T, X)` of one variable."""
     shaped = values.astype(np.float32)[:, None, None, None]
     there = np.ones(values.shape, bool) if valid is None else valid
@@ -56,7 +58,9 @@ def test_the_training_mean_is_taken_in_transform_space_and_scores_one() -> None:
     assert mean(logged).level[0, 0, 0, 0, 0].tolist() == pytest.approx([np.e - 1] * 2)
     noise = np.random.default_rng(1).normal(5.0, 2.0, (400, 50))
     batch = batch_of(noise)
-    scores = {n: score(b.one_step(batch), batch.values[:, 1:], scored(batch), batch.weight).vrmse.item() for n, b in baselines_for(batch).items()}
+    scores = {
+        n: score(b.one_step(batch), batch.values[:, 1:], scored(batch), batch.weight).vrmse.item() for n, b in baselines_for(batch).items()
+    }
     assert scores["mean"] == pytest.approx(1.0, abs=1e-3)
     assert scores["trailing mean"] == pytest.approx(1.0, abs=0.02)
     assert scores["persistence"] == pytest.approx(2**0.5, abs=0.02)

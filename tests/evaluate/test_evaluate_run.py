@@ -31,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = [make(folder, kind) for kind in ("map", "steady")]
     make(folder, "map", name="sea")
     make(folder, "volume")
-    make(folder, "map", 3, name="brief")
+    make(folder, "map", 2, name="brief")
     train(
         RunConfig(
             run=str(folder / "run"),
@@ -53,7 +53,10 @@ def test_evaluate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = json.loads(out)
     assert results == json.loads((run / "card" / "results.json").read_text())
     assert "map/ood rollout" in err
-    assert [(c["name"], [s["split"] for s in c["splits"]]) for c in results["corpora"]] == [("map", ["valid", "ood"]), ("steady", ["valid", "ood"])]
+    assert [(c["name"], [s["split"] for s in c["splits"]]) for c in results["corpora"]] == [
+        ("map", ["valid", "ood"]),
+        ("steady", ["valid", "ood"]),
+    ]
     assert [c["trained_on"] for c in results["corpora"]] == [True, True]
     assert (results["run"]["step"], results["run"]["checkpoint"]) == (2, "step-00000002")
     assert results["corpora"][0]["fingerprint"] == Corpus.open(trained / "map").fingerprint
@@ -98,7 +101,19 @@ def test_a_second_evaluation_replaces_the_card_and_a_text_is_printed(trained: Pa
         main(["evaluate", str(trained / "run"), "--corpus", str(trained / "steady"), "--split", "ood"])
     assert done.value.code == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0].split() == ["corpus", "split", "distribution", "VRMSE", "best", "baseline", "its", "VRMSE", "the", "model", "is"]
+    assert out.splitlines()[0].split() == [
+        "corpus",
+        "split",
+        "distribution",
+        "VRMSE",
+        "best",
+        "baseline",
+        "its",
+        "VRMSE",
+        "the",
+        "model",
+        "is",
+    ]
     assert out.splitlines()[1].split()[:3] == ["steady", "ood", "out"]
     assert str(card / "index.html") in out
     assert not (card / "old.png").exists()
@@ -112,7 +127,7 @@ def test_a_second_evaluation_replaces_the_card_and_a_text_is_printed(trained: Pa
         (["empty"], "has no complete checkpoint"),
         (["run", "--corpus", "nowhere"], "there is no such folder"),
         (["run", "--corpus", "volume"], "does not fit the model of"),
-        (["run", "--corpus", "brief"], "the longest record of split 'valid' has 3"),
+        (["run", "--corpus", "brief"], "a window of 3 frames spans 3, and the longest record of split 'valid' has 2"),
         (["run", "--split", "test"], "no corpus has a split 'test' (map has train, valid, ood; steady has train, valid, ood)"),
         (["run", "--windows", "0"], "at least 1 window"),
     ],

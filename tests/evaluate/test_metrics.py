@@ -92,7 +92,10 @@ def test_area_weights_give_the_integrals_over_the_sphere() -> None:
         Time.regular(0, 1, 2),
         Origin("test", "CC0-1.0"),
         geometry="sphere",
-        coordinates={"latitude": Coordinate(("y",), latitude, "degrees_north"), "longitude": Coordinate(("x",), np.array([0.0, 180.0]), "degrees_east")},
+        coordinates={
+            "latitude": Coordinate(("y",), latitude, "degrees_north"),
+            "longitude": Coordinate(("x",), np.array([0.0, 180.0]), "degrees_east"),
+        },
     )
     batch = collate([sample], Scales((("identity", 1.0),), (0.0,), (1.0,), (0.0,)))
     truth = batch.values[:, 1:]

@@ -13,11 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from runs import config, history, ledger, lines, make_corpus, tensors
 
 from scigpt.data.files import DiskFull
 from scigpt.errors import UserError
-from scigpt.train.checkpoint import newest
+from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
+from scigpt.train.checkpoint import load_parameters, newest, save
 from scigpt.train.config import RunConfig
 from scigpt.train.engine import train
 from scigpt.train.run import open_run
@@ -122,6 +124,60 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(corpora: list[Pa
     assert_equal_runs(cut, whole)
 
 
+def test_a_broken_checkpoint_of_a_later_step_does_not_push_out_a_good_one(corpora: list[Path], cut: Path, whole: Path) -> None:
+    broken = cut / "checkpoints" / "step-00000020"
+    shutil.copytree(whole / "checkpoints" / "step-00000020", broken)
+    (broken / "manifest.json").unlink()
+    found = newest(cut / "checkpoints")
+    assert found is not None
+    model = found.model()
+    save(cut / "checkpoints", 11, model, found.optimizer(), found.state, keep=1)
+    assert sorted(p.name for p in broken.parent.iterdir()) == ["step-00000011", "step-00000020"]
+    again = newest(cut / "checkpoints")
+    assert again is not None
+    assert again.step == 11
+    assert again.model().keys() == model.keys()
+    assert all(torch.equal(again.model()[n], t) for n, t in model.items())
+
+
+def test_a_model_of_another_shape_is_refused(whole: Path) -> None:
+    found = newest(whole / "checkpoints")
+    assert found is not None
+    vocabulary = Vocabulary.from_json(found.state["vocabulary"])
+    shape = ModelConfig(depth=1, width=32, heads=1)
+    load_parameters(SciGPT(shape, vocabulary), found.model(), found.path)
+    more = Vocabulary({**vocabulary.units, "density": "1"}, vocabulary.coefficients)
+    with pytest.raises(UserError, match=r"has the shape \(1, .* in the checkpoint and \(2, .* in the model"):
+        load_parameters(SciGPT(shape, more), found.model(), found.path)
+    with pytest.raises(UserError, match=r"the checkpoint lacks the parameter blocks\.1\."):
+        load_parameters(SciGPT(ModelConfig(depth=2, width=32, heads=1), vocabulary), found.model(), found.path)
+
+
+def test_micro_batches_and_several_groups(corpora: list[Path], tmp_path: Path) -> None:
+    for run, train_options in {"a": {"groups": 2}, "b": {"groups": 2, "micro_batch": 1}}.items():
+        train(config(corpora, tmp_path / run, steps=8, **train_options))
+    a, b = lines(tmp_path / "a"), lines(tmp_path / "b")
+    assert [m["loss"] for m in b] == pytest.approx([m["loss"] for m in a], rel=1e-4)
+    assert [m["grad_norm"] for m in b] == pytest.approx([m["grad_norm"] for m in a], rel=1e-3)
+    assert [m["tokens"] for m in b] == [m["tokens"] for m in a]
+    groups = [g["group"] for line in lines(tmp_path / "a", "ledger/groups.jsonl") for g in line["groups"]]
+    assert groups == list(range(16))
+    assert ledger(tmp_path / "a") == ledger(tmp_path / "b")
+
+
+def test_bf16_trains(corpora: list[Path], tmp_path: Path) -> None:
+    summary = train(config(corpora, tmp_path / "run", precision="bf16"))
+    assert summary["loss"] < lines(tmp_path / "run")[0]["loss"] * 1.5
+
+
+def test_a_missing_split_is_told_before_training(corpora: list[Path], tmp_path: Path) -> None:
+    made = config(corpora, tmp_path / "run")
+    odd = dataclasses.replace(made.data.corpora[0], valid=["vaild"])
+    with pytest.raises(UserError, match=r"toys: has no split 'vaild'"):
+        train(dataclasses.replace(made, data=dataclasses.replace(made.data, corpora=[odd])))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_stops_between_steps_and_the_run_goes_on(corpora: list[Path], whole: Path, tmp_path: Path, number: signal.Signals) -> None:
     run = tmp_path / "run"
@@ -197,7 +253,7 @@ def test_a_run_that_cannot_be_written(corpora: list[Path], tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     for run in (tmp_path / "file" / "run", Path("/proc/run")):
         made = dataclasses.replace(config(corpora, tmp_path / "run"), run=str(run))
-        with pytest.raises(UserError, match="the run's folder cannot be made"):
+        with pytest.raises(UserError, match="the run's folder cannot be written"):
             train(made)
 
 
