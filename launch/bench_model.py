@@ -19,7 +19,9 @@ SIDE = 1024
 """Side of the square matrices of the reference product."""
 
 
-def measure(config: ModelConfig, frames: int, side: int, patch: int, batch: int, precision: str, threads: int, rounds: int) -> dict[str, Any]:
+def measure(
+    config: ModelConfig, frames: int, side: int, patch: int, batch: int, precision: str, threads: int, rounds: int
+) -> dict[str, Any]:
     """Time the step (tokenizer, blocks, head, loss, backward, clipping, AdamW) on maps of `side` x `side` points.
 
     Each round times the matrix product first and the step right after it, both in CPU time of this process, so that other load on the
@@ -103,8 +105,8 @@ def describe(result: dict[str, Any]) -> str:
     """The result for a person."""
     shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in result["time_shares"].items())
     return (
-        f"{result['parameters'] / 1e6:.2f}M parameters (width {result['width']}, depth {result['depth']}), {result['tokens']} tokens a step, "
-        f"{result['precision']}, {result['threads']} thread(s)\n"
+        f"{result['parameters'] / 1e6:.2f}M parameters (width {result['width']}, depth {result['depth']}), "
+        f"{result['tokens']} tokens a step, {result['precision']}, {result['threads']} thread(s)\n"
         f"{result['flops_per_cpu_second'] / 1e9:.1f} GFLOP/s of CPU time, {result['tokens_per_cpu_second']:.0f} tokens/s; "
         f"matrix product {SIDE} x {SIDE}: {result['matrix_product_flops_per_cpu_second'] / 1e9:.1f} GFLOP/s\n"
         f"share of the matrix product: {100 * result['share_of_matrix_product']:.0f} % ({shares})"

@@ -55,13 +55,14 @@ def sources(json: Json = False) -> None:
 @app.command(epilog="Example: scigpt data inspect era5.grib tas_day.nc")
 def inspect(files: Annotated[list[Path], typer.Argument(metavar="FILE...")], json: Json = False) -> None:
     """Say what files hold: format, variables, units, calendar, gaps, and which source reads them."""
+    from scigpt.data_prep.inspect import format_report
     from scigpt.data_prep.inspect import inspect as look
 
     found = [look(_existing(file)) for file in files]
-    show({"files": found}, json, lambda d: "\n\n".join(_lines(f) for f in d["files"]))
+    show({"files": found}, json, lambda d: "\n\n".join(format_report(f) for f in d["files"]))
 
 
-@app.command(epilog="Example: scigpt data make navier-stokes --out corpora/ns samples=64")
+@app.command(epilog="Example: scigpt data make navier-stokes --out corpora/ns train=64 viscosity_low=0.02")
 def make(
     equation: Annotated[str, typer.Argument(metavar="EQUATION")],
     out: Out,
@@ -186,17 +187,3 @@ def _summary(corpus: Any) -> dict[str, Any]:
         "bytes": sum(s["bytes"] for s in shards),
         **kept,
     }
-
-
-def _lines(found: dict[str, Any], indent: str = "") -> str:
-    """Nested JSON as indented lines."""
-    lines = []
-    for key, value in found.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{key}:", _lines(value, indent + "  ")]
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            lines.append(f"{indent}{key}:")
-            lines += [f"{indent}  - " + _lines(entry, indent + "    ").lstrip() for entry in value]
-        else:
-            lines.append(f"{indent}{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
-    return "\n".join(lines)

@@ -13,12 +13,12 @@ import typer
 from scigpt.errors import UserError
 
 CORPORA: Mapping[str, Sequence[str]] = {
-    "navier-stokes": ("make", "navier-stokes", "train=96", "valid=8", "test=16", "ood=8"),
-    "poisson": ("make", "poisson", "train=4096", "valid=64", "test=256", "ood=256"),
+    "navier-stokes": ("make", "navier-stokes", "train=64", "valid=8", "test=16", "ood=4", "--workers", "2"),
+    "poisson": ("make", "poisson", "train=3072", "valid=64", "test=128", "ood=128", "--workers", "2"),
     "climate": (
         "prepare", "cmip6", "--input", "embedded:A1B_north_america.nc", "ood_input=embedded:E1_north_america.nc", "ood_period=2000-2099"
     ),
-    "sea-surface": ("prepare", "ostia", "--input", "embedded:ostia_monthly.nc"),
+    "sea-surface": ("prepare", "ostia", "--input", "embedded:ostia_monthly.nc", "splits=0.6,0.2,0.2"),
     "seismograms": ("prepare", "miniseed", "--input", "embedded:CH.BALST.LH.mseed"),
 }  # fmt: skip
 """Name of each corpus and the words after `scigpt data` that make it."""

@@ -89,10 +89,10 @@ class Corpus:
             entries[split] += [Entry(counts[split], i, k, n) for i, (k, n) in enumerate(zip(reader.keys, reader.frames, strict=True))]
             counts[split] += 1
         for split, about in manifest["splits"].items():
-            found = len(entries.get(split, ()))
-            if found != about["samples"]:
+            held = len(entries.get(split, ()))
+            if held != about["samples"]:
                 raise UserError(
-                    f"{path / MANIFEST}: split {split} is said to have {about['samples']} samples, its shards have {found}; "
+                    f"{path / MANIFEST}: split {split} is said to have {about['samples']} samples, its shards have {held}; "
                     f"make the corpus again"
                 )
         _matches(path / STATS, manifest["stats_sha256"])

@@ -35,7 +35,7 @@ class BatchLoader:
         micro_batch: most windows in a batch (None: no limit). A group is cut into as few batches as that allows, as equal as they can be.
         rank, world: this process reads its part of each group.
         prefetch: groups read ahead, each by a thread of its own.
-        hide_coefficients: share of the windows whose coefficients are not told; which ones is keyed by their position in the corpus's order.
+        hide_coefficients: share of the windows whose coefficients are not told; which ones is keyed by their position in the order.
 
     Attributes:
         wait_seconds: time the consumer has waited for data so far.

@@ -76,7 +76,9 @@ class Registry:
 QUANTITIES = Registry(
     [
         # atmosphere and ocean
-        Quantity("air_temperature", "K", 150, 350, aliases=("t", "t2m", "2t", "2m_temperature", "tas", "tasmax", "tasmin", "ta", "temperature")),
+        Quantity(
+            "air_temperature", "K", 150, 350, aliases=("t", "t2m", "2t", "2m_temperature", "tas", "tasmax", "tasmin", "ta", "temperature")
+        ),
         Quantity("air_temperature_maximum", "K", 150, 350),
         Quantity("air_temperature_minimum", "K", 150, 350),
         Quantity("dew_point_temperature", "K", 120, 330, aliases=("d2m", "2d", "2m_dewpoint_temperature")),
@@ -84,8 +86,14 @@ QUANTITIES = Registry(
         Quantity("sea_surface_temperature", "K", 250, 320, aliases=("sst", "tos")),
         Quantity("geopotential", "m**2 s**-2", -1e4, 6e5, aliases=("z",)),
         Quantity("surface_altitude", "m", -500, 9000, aliases=("orog", "orography")),
-        Quantity("eastward_wind", "m s**-1", -200, 200, aliases=("u", "u10", "10u", "ua", "uas", "10m_u_component_of_wind", "u_component_of_wind")),
-        Quantity("northward_wind", "m s**-1", -200, 200, aliases=("v", "v10", "10v", "va", "vas", "10m_v_component_of_wind", "v_component_of_wind")),
+        Quantity(
+            "eastward_wind", "m s**-1", -200, 200,
+            aliases=("u", "u10", "10u", "ua", "uas", "10m_u_component_of_wind", "u_component_of_wind"),
+        ),
+        Quantity(
+            "northward_wind", "m s**-1", -200, 200,
+            aliases=("v", "v10", "10v", "va", "vas", "10m_v_component_of_wind", "v_component_of_wind"),
+        ),
         Quantity("specific_humidity", "kg kg**-1", -1e-3, 0.1, aliases=("q", "hus", "huss")),
         Quantity("relative_humidity", "percent", -1, 130, aliases=("r", "hur", "hurs")),
         Quantity("surface_air_pressure", "Pa", 4e4, 1.15e5, aliases=("sp", "ps", "surface_pressure")),
@@ -128,10 +136,20 @@ def _unit_registry() -> Any:
     return pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
 
 
+_SPELLINGS = {
+    **dict.fromkeys(("", "unitless", "fraction", "(0 - 1)"), "1"),
+    **dict.fromkeys(("Celsius", "degree_C", "deg_C", "degrees_C", "C"), "degC"),
+    **dict.fromkeys(("kelvin", "degK"), "K"),
+    "%": "percent",
+    "counts": "count",
+    "m of water equivalent": "1000 * kg / m**2",
+}
+
+
 def _readable(unit: str) -> str:
     """CF spellings to pint's: `kg m-2 s-1`, `m s**-1`, `m2 s-2`, `degrees_north`, `Celsius`."""
     text = unit.strip()
-    text = {"": "1", "unitless": "1", "fraction": "1", "(0 - 1)": "1", "%": "percent", "Celsius": "degC", "degree_C": "degC", "deg_C": "degC", "degrees_C": "degC", "C": "degC", "kelvin": "K", "degK": "K", "counts": "count", "m of water equivalent": "1000 * kg / m**2"}.get(text, text)
+    text = _SPELLINGS.get(text, text)
     return re.sub(r"([A-Za-z])\^?(-?\d+)", r"\1**\2", text)
 
 

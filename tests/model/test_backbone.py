@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import ROLES, UNITS, VOCABULARY, make_batch, make_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from toys import ROLES, UNITS, VOCABULARY, make_batch, make_model
 
 from scigpt.data.batches import Batch
 from scigpt.data.sample import Boundary, Level
