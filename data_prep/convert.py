@@ -30,8 +30,6 @@ from scigpt.data.files import DiskFull, dump_json, load_json, sha256_of, sync_fo
 from scigpt.data.sample import Sample
 from scigpt.data.shard import ShardRecord, index_path, write_shard
 from scigpt.data.statistics import Statistics
-from scigpt.data.variables import QUANTITIES
-from scigpt.data.variables import convert as convert_unit
 from scigpt.data_prep.source import Plan, SampleRef, Source
 from scigpt.errors import UserError
 
@@ -68,8 +66,8 @@ class ShardTask:
     def run(self, tick: Callable[[], object] = lambda: None) -> None:
         """Write shard, sidecar and, last, the result: record, statistics, what was out of bounds. Repeatable."""
         self.result_file.unlink(missing_ok=True)
-        tally = _Tally(self.split)
         source = self.source(self.inputs, self.options)
+        tally = _Tally(self.split, source)
         record = write_shard(self.file, self._samples(source, tally, tick))
         write_bytes(self.result_file, dump_json({"fingerprint": self.fingerprint, "record": asdict(record), **tally.to_json()}))
 
@@ -86,8 +84,8 @@ class ShardTask:
 class _Tally:
     """What is counted while a shard is written."""
 
-    def __init__(self, split: str) -> None:
-        self.train = split == TRAIN
+    def __init__(self, split: str, source: Source) -> None:
+        self.train, self.source = split == TRAIN, source
         self.stats = Statistics()
         self.shape: dict[str, Any] | None = None
         self.first = ""
@@ -99,7 +97,7 @@ class _Tally:
     def take(self, key: str, sample: Sample) -> Sample:
         """Count a sample and return it with implausible values marked invalid."""
         where = _where(key, sample)
-        shape = {**sample.layout.to_json(), "calendar": sample.time.calendar}
+        shape = {**sample.layout.to_json(), "calendar": sample.time.calendar, "coordinates": sorted(sample.coordinates)}
         if self.shape is None:
             self.shape, self.first = shape, where
         _same_shape(self.first, self.shape, where, shape)
@@ -116,12 +114,10 @@ class _Tally:
     def _bound(self, where: str, sample: Sample) -> Sample:
         valid = sample.valid.copy()
         for c, variable in enumerate(sample.variables):
-            count = self.bounds.setdefault(variable.key, {"outside": 0, "valid": 0, "worst": 0, "where": where})
+            low, high = self.source.bounds(variable)
+            plausible = f"{low:g} to {high:g} {variable.unit}"
+            count = self.bounds.setdefault(variable.key, {"outside": 0, "valid": 0, "worst": 0, "where": where, "plausible": plausible})
             count["valid"] += int(valid[:, c].sum())
-            quantity = QUANTITIES.find(variable.name)
-            if quantity is None or quantity.name != variable.name:
-                continue
-            low, high = convert_unit(np.array([quantity.low, quantity.high]), quantity.unit, variable.unit, f"{where}, {variable.key}")
             field = sample.values[:, c]
             # infinity is not implausible but wrong; it stays valid and the writer refuses it
             outside = valid[:, c] & np.isfinite(field) & ((field < low) | (field > high))
@@ -197,6 +193,8 @@ def convert(
     if _already_there(out, recipe):
         _log.info("%s is already there, made by the same recipe", out)
         return out
+    for note in plan.notes:
+        _log.info("%s: %s", source.name, note)
     partial = out.parent / f".{out.name}.partial"
     with _locked(partial):
         begun = partial / "recipe.json"
@@ -385,7 +383,7 @@ def _finish(source: Source, plan: Plan, recipe: dict[str, Any], folder: Path, ta
             known = coefficients.setdefault(name, {"min": low, "max": high})
             coefficients[name] = {"min": min(known["min"], low), "max": max(known["max"], high)}
     records = [ShardRecord(**result["record"]) for result in results]
-    layout = {k: v for k, v in shape.items() if k != "calendar"}
+    layout = {k: v for k, v in shape.items() if k not in ("calendar", "coordinates")}
     stats_bytes = dump_json(stats.to_json())
     about = source.describe()
     manifest = {
@@ -408,7 +406,7 @@ def _finish(source: Source, plan: Plan, recipe: dict[str, Any], folder: Path, ta
         "stats_sha256": hashlib.sha256(stats_bytes).hexdigest(),
         "licences": sorted({v for r in results for v in r["licences"]}),
         "attributions": sorted({v for r in results for v in r["attributions"]} | ({about.attribution} - {""})),
-        "redistributable": about.redistributable,
+        "redistributable": source.redistributable,
         "recipe": {k: v for k, v in recipe.items() if k != "name"},
         "coefficients": coefficients,
         "out_of_bounds": _out_of_bounds(source, results),
@@ -429,10 +427,9 @@ def _out_of_bounds(source: Source, results: Sequence[dict[str, Any]]) -> dict[st
         each = [result["bounds"][key] for result in results]
         outside, valid = (sum(c[k] for c in each) for k in ("outside", "valid"))
         if outside > source.max_out_of_bounds * valid:
-            quantity = QUANTITIES[key.partition("@")[0]]
             worst = max(each, key=lambda c: c["worst"])["where"]
             raise UserError(
-                f"{outside / valid:.3%} of the values of {key} lie outside {quantity.low:g} to {quantity.high:g} {quantity.unit}, "
+                f"{outside / valid:.3%} of the values of {key} lie outside {each[0]['plausible']}, "
                 f"most of them in {worst}; at most {source.max_out_of_bounds:.3%} may, check its unit and its missing-value mark"
             )
         counts[key] = outside

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from pathlib import Path
+from importlib.resources import as_file, files
 
 import typer
 
@@ -31,7 +30,7 @@ def main() -> None:
     start = time.perf_counter()
     for name, words in CORPORA.items():
         _run(app, ["data", *words, "--out", f"corpora/demo/{name}"])
-    with Path(str(files("scigpt") / "configs" / "demo.yaml")) as config:
+    with as_file(files("scigpt") / "configs" / "demo.yaml") as config:
         _run(app, ["pretrain", str(config)])
     _run(app, ["evaluate", "runs/demo"])
     typer.echo(f"\nThe demo took {(time.perf_counter() - start) / 60:.1f} minutes. Look at:")

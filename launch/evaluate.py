@@ -21,38 +21,38 @@ def evaluate(
     windows: Annotated[int, typer.Option(help="One-step windows per split, at most.")] = 64,
     rollouts: Annotated[int, typer.Option(help="Free-running forecasts per split, at most.")] = 16,
     steps: Annotated[int, typer.Option(help="Longest lead of a rollout, in frames; 0 for none.")] = 30,
+    fno: Annotated[
+        bool, typer.Option("--fno", help="Train an FNO beside it: same windows, same FLOPs (needs the extra fno).")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Score a run on every split it was not trained on, beside persistence, linear extrapolation and means; write RUN/card."""
     from scigpt.evaluate.evaluate import CARD, PAGE
     from scigpt.evaluate.evaluate import evaluate as run_evaluation
-    from scigpt.evaluate.study import Options
+    from scigpt.evaluate.plan import Options
 
-    results = run_evaluation(run, corpus or (), split, Options(windows, rollouts, steps))
+    results = run_evaluation(run, corpus or (), split, Options(windows, rollouts, steps), with_fno=fno)
     show(results, json, lambda found: f"{_summary(found)}\n\nThe card is {run / CARD / PAGE}")
 
 
 def _summary(results: dict[str, Any]) -> str:
-    from scigpt.evaluate.card import factor, figure
-
-    def number(value: float | None) -> str:
-        return "-" if value is None else figure(value)
+    from scigpt.evaluate.card import conclusion, figure, interval
 
     rows = []
     for corpus in results["corpora"]:
         for part in corpus["splits"]:
             found = part["summary"]
-            best, ratio = found["best_baseline"], found["ratio"]
-            verdict = "-" if ratio is None else factor(ratio)
+            best = found["best_baseline"]
             rows.append(
                 [
                     corpus["name"],
                     part["split"],
                     part["distribution"],
-                    number(found["vrmse"]["model"]),
+                    figure(found["vrmse"]["model"]),
                     best or "-",
-                    number(found["vrmse"].get(best)),
-                    verdict,
+                    figure(found["vrmse"].get(best)),
+                    interval(found["difference"]),
+                    conclusion(found),
                 ]
             )
-    return table(("corpus", "split", "distribution", "VRMSE", "best baseline", "its VRMSE", "the model is"), rows)
+    return table(("corpus", "split", "distribution", "VRMSE", "best baseline", "its VRMSE", "difference (95 %)", "the model is"), rows)

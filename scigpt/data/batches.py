@@ -81,8 +81,11 @@ def collate(samples: Sequence[Sample], scales: Scales, corpus: str = "", patch: 
     first = samples[0]
     for sample in samples[1:]:
         same = sample.layout == first.layout and sample.values.shape == first.values.shape
+        same = same and sample.coordinates.keys() == first.coordinates.keys()
         if not same or sample.time.calendar != first.time.calendar:
-            raise UserError(f"corpus {corpus!r}: samples do not share variables, grid, frames and calendar; one batch needs one shape")
+            raise UserError(
+                f"corpus {corpus!r}: samples do not share variables, grid, coordinates, frames and calendar; one batch needs one shape"
+            )
     if len(first.time) < 2:
         raise UserError(f"corpus {corpus!r}: a window of {len(first.time)} frame has nothing to predict; at least 2 frames are needed")
     valid = torch.from_numpy(np.stack([s.valid for s in samples]))
@@ -101,7 +104,7 @@ def collate(samples: Sequence[Sample], scales: Scales, corpus: str = "", patch: 
         hour=_clock([s.time.hour() for s in samples]),
         coefficients=coefficients.reshape(len(samples), len(names)),
         known=known.reshape(len(samples), len(names)),
-        weight=_area(first.layout, latitude, len(samples)),
+        weight=_area(first, latitude, longitude, len(samples)),
         latitude=latitude,
         longitude=longitude,
         height=height,
@@ -137,9 +140,26 @@ def _coordinate(samples: Sequence[Sample], name: str) -> Tensor | None:
     return torch.from_numpy(np.stack(grids))
 
 
-def _area(layout: Layout, latitude: Tensor | None, count: int) -> Tensor:
-    _, y, x = layout.grid
-    if layout.geometry != "sphere" or latitude is None:
+def _area(first: Sample, latitude: Tensor | None, longitude: Tensor | None, count: int) -> Tensor:
+    _, y, x = first.layout.grid
+    if first.geometry != "sphere" or latitude is None or longitude is None:
         return torch.ones(count, 1, 1, 1, y, x)
-    area = torch.cos(torch.deg2rad(latitude)).clamp(min=0.0)
-    return (area / area.mean((-2, -1), keepdim=True).clamp(min=1e-6)).view(count, 1, 1, 1, y, x)
+    if len(first.coordinates["latitude"].axes) == 2 and y > 1 and x > 1:
+        area = _cell_area(latitude, longitude, first.boundary.periodic("x"))
+    else:
+        area = torch.cos(torch.deg2rad(latitude)).clamp(min=0.0)
+    return (area / area.mean((-2, -1), keepdim=True).clamp(min=1e-12)).view(count, 1, 1, 1, y, x).float()
+
+
+def _cell_area(latitude: Tensor, longitude: Tensor, periodic: bool) -> Tensor:
+    """Area of the cells of a curvilinear grid on the unit sphere, float64 `(B, Y, X)`: the cross product of the steps along y and x.
+
+    The cosine of the latitude, which stands for the area on a regular grid, is off by a factor of two on ocean grids.
+    """
+    phi, lam = torch.deg2rad(latitude.double()), torch.deg2rad(longitude.double())
+    place = torch.stack([phi.cos() * lam.cos(), phi.cos() * lam.sin(), phi.sin()], -1)
+    if periodic:
+        place = torch.cat([place[:, :, -1:], place, place[:, :, :1]], 2)
+    along_y, along_x = torch.gradient(place, dim=(1, 2))
+    area = torch.linalg.cross(along_y, along_x).norm(dim=-1)
+    return area[:, :, 1:-1] if periodic else area

@@ -48,8 +48,12 @@ def card(manifest: dict[str, Any], stats: Statistics) -> str:
         ),
     ]
     if manifest["coefficients"]:
-        rows = [(n, _number(r["min"]), _number(r["max"])) for n, r in manifest["coefficients"].items()]
-        lines += ["", "## Coefficients", "", *_table(("name", "min", "max"), rows)]
+        rows = [
+            (n, _number(r["min"]), _number(r["max"]), _distribution(stats.coefficients.get(n, Moments())))
+            for n, r in manifest["coefficients"].items()
+        ]
+        lines += ["", "## Coefficients", "", "The range is that of all splits, the distribution that of the training split.", ""]
+        lines += _table(("name", "min", "max", "distribution"), rows)
     if recipe["inputs"]:
         lines += ["", "## Inputs", "", *_table(("file", "sha256"), [(i["name"], i["sha256"]) for i in recipe["inputs"]])]
     return "\n".join(lines) + "\n"
@@ -69,6 +73,14 @@ def _histogram(values: Moments) -> str:
     counts, _ = np.histogram(values.drawn, _BINS, (values.low, values.high))
     heights = np.ceil(counts / counts.max() * (len(_BARS) - 1)).astype(int)
     return "`" + "".join(_BARS[h] for h in heights) + "`"
+
+
+def _distribution(values: Moments) -> str:
+    """The share of each value of a coefficient that takes whole numbers, few of them; else a histogram and its range."""
+    levels, counts = np.unique(values.drawn, return_counts=True)
+    if 1 < levels.size <= _BINS and np.array_equal(levels, np.round(levels)):
+        return ", ".join(f"{level:g}: {count / counts.sum():.1%}" for level, count in zip(levels, counts, strict=True))
+    return f"{_number(values.low)} {_histogram(values)} {_number(values.high)}" if levels.size > 1 else ""
 
 
 def _options(options: dict[str, Any]) -> str:

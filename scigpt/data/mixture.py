@@ -154,10 +154,17 @@ def starts_of(corpus: Corpus, split: str, window: Window) -> np.ndarray:
         raise UserError(f"corpus {corpus.name} ({corpus.path}): the split {split!r} is empty; choose another")
     starts = np.maximum(frames - window.span + 1, 0)
     if not starts.any():
+        if frames.max() == 1:
+            raise UserError(
+                f"corpus {corpus.name} ({corpus.path}): no record of split {split!r} has more than 1 frame, so there is nothing to "
+                f"forecast; leave the corpus out, or make it of longer records"
+            )
         stride = f" at stride {window.stride}" if window.stride > 1 else ""
+        fits = int(frames.max() - 1) // window.stride + 1
+        remedy = f"frames to at most {fits}" if fits > 1 else f"stride to at most {frames.max() - 1}"
         raise UserError(
             f"corpus {corpus.name} ({corpus.path}): a window of {window.frames} frames{stride} spans {window.span}, and the longest "
-            f"record of split {split!r} has {frames.max()}; set frames to at most {(frames.max() - 1) // window.stride + 1}"
+            f"record of split {split!r} has {frames.max()}; set {remedy}"
         )
     return starts
 

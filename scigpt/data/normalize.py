@@ -8,6 +8,7 @@ at `t`. Nothing at frame `t` depends on a later frame, except forcings, which ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scigpt.data.sample import Layout
-from scigpt.data.variables import QUANTITIES
+from scigpt.data.variables import QUANTITIES, Quantity
 from scigpt.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,13 +55,14 @@ class Scales:
         """
         if not stats["variables"]:
             raise UserError("the corpus has no statistics, because it has no split named train; prepare one that has")
-        empty = {"count": 0, "mean": 0.0, "m2": 0.0}
         transform, center, scale, increment = [], [], [], []
         for variable in layout.variables:
-            entry = stats["variables"].get(variable.key, empty)
             quantity = QUANTITIES.find(variable.name)
+            entry = stats["variables"].get(variable.key)
+            if not entry or not entry["count"]:  # never seen in training: its plausible range must do
+                entry = _plausible(quantity)
             transform.append((quantity.transform, quantity.transform_scale) if quantity else ("identity", 1.0))
-            spread = (entry["m2"] / max(entry["count"], 1)) ** 0.5
+            spread = (entry["m2"] / entry["count"]) ** 0.5
             # a constant field (a land mask of one region) has no spread: its size, or 1, then sets the scale
             spread = spread if spread > 1e-6 * abs(entry["mean"]) else abs(entry["mean"]) or 1.0
             steps = entry.get("increment") or {"count": 0}
@@ -96,6 +98,13 @@ class Scales:
     def inverse(self, z: Tensor) -> Tensor:
         """Normalised `z` to physical values, an exact inverse up to rounding."""
         return _per_channel(z * _channels(self.scale, z) + _channels(self.center, z), self.transform, _INVERSES)
+
+
+def _plausible(quantity: Quantity | None) -> dict[str, float]:
+    """Moments as wide as the bounds of an untransformed quantity, else 0 and 1."""
+    if quantity is None or quantity.transform != "identity" or not math.isfinite(quantity.high - quantity.low):
+        return {"count": 1, "mean": 0.0, "m2": 1.0}
+    return {"count": 1, "mean": (quantity.low + quantity.high) / 2, "m2": ((quantity.high - quantity.low) / 4) ** 2}
 
 
 _TRANSFORMS = {
@@ -157,13 +166,13 @@ def normalize(batch: Batch) -> Normalized:
         select = torch.tensor(ahead, device=z.device).view(1, 1, -1, 1, 1, 1)
         before, paired = torch.where(select, steps, before), torch.where(select, both, paired)
 
-    amplitude = _prefix_rms(now, known, torch.ones(len(roles), device=z.device))
+    amplitude = _prefix_rms(now, known, batch.weight, torch.ones(len(roles), device=z.device))
     if layout.steady:
         amplitude = _steady_amplitude(amplitude, roles, scales.steady_ratio)
     typical = torch.tensor(scales.increment, dtype=z.dtype, device=z.device)
     moving = typical > 0
     typical = torch.where(moving, typical, 1.0)
-    size = _prefix_rms(before, paired, typical)
+    size = _prefix_rms(before, paired, batch.weight, typical)
 
     def wide(t: Tensor) -> Tensor:
         return t[..., None, None, None]
@@ -193,10 +202,10 @@ def _ahead(z: Tensor, valid: Tensor, ahead: list[bool]) -> tuple[Tensor, Tensor]
     return torch.where(select, z[:, 1:], z[:, :-1]), torch.where(select, valid[:, 1:], valid[:, :-1])
 
 
-def _prefix_rms(field: Tensor, valid: Tensor, typical: Tensor) -> Tensor:
-    """RMS over the frames up to each frame, `(B, T, C)`, with the corpus's value as a prior and a floor."""
-    squares = field.square().sum((-3, -2, -1)).cumsum(1)
-    points = valid.sum((-3, -2, -1)).to(field.dtype).cumsum(1)
+def _prefix_rms(field: Tensor, valid: Tensor, weight: Tensor, typical: Tensor) -> Tensor:
+    """Area-weighted RMS over the frames up to each frame, `(B, T, C)`, with the corpus's value as a prior and a floor."""
+    squares = (weight * field.square()).sum((-3, -2, -1)).cumsum(1)
+    points = (weight * valid).sum((-3, -2, -1)).cumsum(1)
     mean = (squares + PRIOR_POINTS * typical.square()) / (points + PRIOR_POINTS)
     return mean.sqrt().maximum(FLOOR * typical)
 

@@ -217,7 +217,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What all samples of a corpus share, so that one batch is one tensor: variables, grid, geometry, boundary, calendar kind."""
+    """What all samples of a corpus share, so that one batch is one tensor: variables, grid, geometry, boundary, steadiness."""
 
     variables: tuple[Variable, ...]
     grid: tuple[int, int, int]
@@ -305,7 +305,7 @@ class Sample:
             missing = [n for n in ("latitude", "longitude") if n not in self.coordinates]
             if missing:
                 raise UserError(f"a sample of geometry {self.geometry} lacks the coordinate {' and '.join(missing)}")
-            if np.nanmax(np.abs(self.coordinates["latitude"].values)) > 90.0 + 1e-6:
+            if (np.abs(self.coordinates["latitude"].values) > 90.0 + 1e-6).any():
                 raise UserError("a latitude lies outside -90 to 90 degrees")
         if self.geometry == "points" and grid[:2] != [1, 1]:
             raise UserError(f"points lie along X, so Z and Y have length 1; the grid is {tuple(grid)}")

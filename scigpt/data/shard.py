@@ -244,7 +244,10 @@ class ShardReader:
         """Sample `i` with all but its fields (they are zeros that take no memory), its scale and its offset."""
         member = self._members[i]["meta.json"]
         try:
-            meta = json.loads(self._bytes()[member["offset"] : member["offset"] + member["size"]])
+            payload = self._bytes()[member["offset"] : member["offset"] + member["size"]]
+            if hashlib.sha256(payload).hexdigest() != member["sha256"]:
+                raise ValueError("it does not match its sha256")  # one wrong digit in a scale would spoil every value unseen
+            meta = json.loads(payload)
             shape = tuple(self._members[i]["values.npy"]["shape"])
             arrays = {n: self._array(i, f"{n}.npy") for n, c in meta["coordinates"].items() if c["values"] is None}
             empty = np.broadcast_to(np.float32(0), shape), np.broadcast_to(np.False_, shape)

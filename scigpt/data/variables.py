@@ -94,6 +94,7 @@ QUANTITIES = Registry(
             "northward_wind", "m s**-1", -200, 200,
             aliases=("v", "v10", "10v", "va", "vas", "10m_v_component_of_wind", "v_component_of_wind"),
         ),
+        Quantity("wind_speed", "m s**-1", -0.1, 200),
         Quantity("specific_humidity", "kg kg**-1", -1e-3, 0.1, aliases=("q", "hus", "huss")),
         Quantity("relative_humidity", "percent", -1, 130, aliases=("r", "hur", "hurs")),
         Quantity("surface_air_pressure", "Pa", 4e4, 1.15e5, aliases=("sp", "ps", "surface_pressure")),
@@ -123,8 +124,13 @@ QUANTITIES = Registry(
         Quantity("density", "1"),
         Quantity("concentration", "1"),
         Quantity("source", "1"),
+        Quantity("fed_concentration", "1"),
+        Quantity("surface_height", "1"),
+        Quantity("bed_height", "1"),
+        Quantity("sound_speed", "1"),
         Quantity("solution", "1"),
         Quantity("inflow", "1"),
+        Quantity("signal", "1"),
     ]
 )
 
@@ -140,6 +146,10 @@ _SPELLINGS = {
     **dict.fromkeys(("", "unitless", "fraction", "(0 - 1)"), "1"),
     **dict.fromkeys(("Celsius", "degree_C", "deg_C", "degrees_C", "C"), "degC"),
     **dict.fromkeys(("kelvin", "degK"), "K"),
+    **dict.fromkeys(("Fahrenheit", "degree_F", "deg_F", "degrees_F", "deg F"), "degF"),
+    **dict.fromkeys(("deg C", "deg. C"), "degC"),
+    **dict.fromkeys(("mb", "millibars"), "mbar"),
+    "cfs": "foot**3 / s",
     "%": "percent",
     "counts": "count",
     "m of water equivalent": "1000 * kg / m**2",
@@ -150,7 +160,8 @@ def _readable(unit: str) -> str:
     """CF spellings to pint's: `kg m-2 s-1`, `m s**-1`, `m2 s-2`, `degrees_north`, `Celsius`."""
     text = unit.strip()
     text = _SPELLINGS.get(text, text)
-    return re.sub(r"([A-Za-z])\^?(-?\d+)", r"\1**\2", text)
+    # the e of a factor such as 1e-3 is no unit
+    return re.sub(r"(\d[eE][+-]?\d+)|([A-Za-z])\^?(-?\d+)", lambda m: m[1] or f"{m[2]}**{m[3]}", text)
 
 
 def convert(values: np.ndarray, unit: str, target: str, where: str = "values") -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal
 
@@ -15,21 +16,32 @@ from scigpt.errors import UserError
 
 Kernel = Literal["sdpa", "flash"]
 
+_SHATTERED = 64
+"""Windows smaller than this part of the limit are not used."""
+
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False, kernel: Kernel = "sdpa") -> Tensor:
     """Softmax attention over `(B, H, N, d)`; `mask` (bool, True = may look) only where something is masked.
 
     Raises:
-        UserError: the flash kernel asked for and not installed.
+        UserError: the flash kernel asked for and not installed, or for float32.
     """
     if kernel == "flash" and mask is None:
-        try:
-            from flash_attn import flash_attn_func  # type: ignore[import-not-found, unused-ignore]
-        except ImportError:
-            raise UserError("model.attention=flash needs flash-attn: pip install 'scigpt[flash]', or set model.attention=sdpa") from None
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-        return flash_attn_func(q, k, v, causal=causal).transpose(1, 2)
+        if v.dtype == torch.float32:
+            raise UserError("model.attention=flash has no float32; set train.precision=bf16, or model.attention=sdpa")
+        # autocast on a GPU leaves normed queries and keys in float32
+        q, k, v = (t.to(v.dtype).transpose(1, 2) for t in (q, k, v))
+        return flash_attention()(q, k, v, causal=causal).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
+
+
+def flash_attention() -> Callable[..., Tensor]:
+    """The function of flash-attn, or a sentence that says how to get it."""
+    try:
+        from flash_attn import flash_attn_func  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise UserError("model.attention=flash needs flash-attn: pip install 'scigpt[flash]', or set model.attention=sdpa") from None
+    return flash_attn_func
 
 
 def rotate(x: Tensor, phases: Tensor) -> Tensor:
@@ -43,6 +55,8 @@ class Projections(nn.Module):
 
     def __init__(self, width: int, heads: int, depth: int, kernel: Kernel) -> None:
         super().__init__()
+        if kernel == "flash":
+            flash_attention()  # whether it is there is told now, not in the first step
         self.heads, self.kernel = heads, kernel
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
@@ -123,7 +137,8 @@ def _band(frames: int, reach: int, device: torch.device) -> Tensor:
 def choose_window(grid: Extent, limit: int) -> Extent | None:
     """The window, in tokens, that divides the grid exactly, holds at most `limit` tokens, as many as possible, as cubic as possible.
 
-    None where the whole grid fits. A grid of primes gives strips.
+    None where the whole grid fits, and where nothing near the limit divides it (stations whose number is a prime): every window holds a
+    copy of all summaries, and tiny windows need more memory than full attention. A map of prime sides gives strips.
     """
     if math.prod(grid) <= limit:
         return None
@@ -139,4 +154,4 @@ def choose_window(grid: Extent, limit: int) -> Extent | None:
                 if size <= limit and (best is None or score > best[0]):
                     best = (score, (z, y, x))
     assert best is not None
-    return best[1]
+    return best[1] if _SHATTERED * math.prod(best[1]) >= limit else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from scigpt.data.normalize import Normalized, normalize
 from scigpt.data.patching import Extent, token_count, token_grid
 from scigpt.data.sample import Layout
 from scigpt.errors import UserError
-from scigpt.model.attention import SpaceAttention, TimeAttention, choose_window
+from scigpt.model.attention import Kernel, SpaceAttention, TimeAttention, choose_window
 from scigpt.model.conditions import Conditions, Modulation
 from scigpt.model.heads import Distribution, Forecast
 from scigpt.model.positions import space_phases, time_phases
@@ -44,8 +45,14 @@ class ModelConfig:
     heads: int | None = None
     window_tokens: int = 1024
     reach: int = 32
-    attention: str = "sdpa"
+    attention: Kernel = "sdpa"
     huber_delta: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "heads", "window_tokens", "reach", "huber_delta"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{name} is {value}; expected a number above 0")
 
     def resolved(self) -> tuple[int, int, int]:
         """Depth, width, heads.
@@ -146,11 +153,11 @@ class Prediction:
 class Block(nn.Module):
     """Space attention, time attention, gated MLP, each behind a conditioned norm and added to the stream."""
 
-    def __init__(self, width: int, heads: int, depth: int, attention: str) -> None:
+    def __init__(self, width: int, heads: int, depth: int, attention: Kernel) -> None:
         super().__init__()
         self.space_norm, self.time_norm, self.mlp_norm = Modulation(width), Modulation(width), Modulation(width)
-        self.space = SpaceAttention(width, heads, depth, attention)  # type: ignore[arg-type]
-        self.time = TimeAttention(width, heads, depth, attention)  # type: ignore[arg-type]
+        self.space = SpaceAttention(width, heads, depth, attention)
+        self.time = TimeAttention(width, heads, depth, attention)
         hidden = hidden_of(width)
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,8 @@ class TrainConfig:
 
     Args:
         steps: optimizer steps of the whole run.
-        groups: groups per optimizer step; the step's loss is the mean of the groups' means.
+        groups: groups per optimizer step; the step's loss is the mean of the groups' means. A group is of one corpus, so several of them keep
+            the gradient from swinging between tasks.
         micro_batch: samples per forward pass; None passes a whole group at once. It changes memory, not the gradient.
         precision: `bf16` runs matrix products in bfloat16; parameters and normalisation stay float32.
         clip: largest norm of the gradient.
@@ -43,7 +45,7 @@ class TrainConfig:
     """
 
     steps: int = 1000
-    groups: int = 1
+    groups: int = 4
     micro_batch: int | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     clip: float = 1.0
@@ -60,6 +62,8 @@ class TrainConfig:
             value = getattr(self, f.name)
             if isinstance(value, (int, float)) and value <= 0 and f.name != "hide_coefficients":
                 raise UserError(f"{f.name} is {value}; expected a number above 0")
+        if self.threads is not None and self.threads > 1024:
+            raise UserError(f"threads is {self.threads}; expected at most 1024, and best the number of processors")
         if not 0 <= self.hide_coefficients <= 1:
             raise UserError(f"hide_coefficients is {self.hide_coefficients}; expected a share between 0 and 1")
 
@@ -94,7 +98,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         given = OmegaConf.load(path)
     except OSError as error:
         raise UserError(f"the config {path} cannot be read ({error.strerror}); give the path of a YAML file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"the config {path} is not valid YAML: {' '.join(str(error).split())}") from None
     for override in overrides:
         key, equals, _ = override.partition("=")
@@ -157,6 +161,8 @@ def _value(cls: type, key: str, hint: Any, value: Any, source: str, path: str) -
         reason = str(getattr(error, "msg", None) or error).splitlines()[0]
         raise UserError(f"{source}: {path} is {value!r}; {reason[0].lower() + reason[1:]}") from None
     checked = merged[key]
+    if isinstance(checked, float) and not math.isfinite(checked):
+        raise UserError(f"{source}: {path} is {checked}; expected a finite number")
     return OmegaConf.to_object(checked) if OmegaConf.is_config(checked) else checked
 
 

@@ -30,7 +30,7 @@ class GuardConfig:
 
     def __post_init__(self) -> None:
         if self.factor <= 1 or self.window < 1 or self.grace < 1 or self.patience < 1:
-            raise UserError("guard: expected a factor above 1, and window, grace and patience of at least 1")
+            raise UserError("expected a factor above 1, and window, grace and patience of at least 1")
 
 
 class Guard:

@@ -83,8 +83,7 @@ class Mlflow:
 
     def __init__(self, config: ReportConfig, run: Path, parameters: Mapping[str, Any]) -> None:
         self._config, self._run, self._parameters = config, run, parameters
-        default = f"sqlite:///{run.resolve().parent / 'mlflow.db'}"
-        self.uri: str | None = (config.tracking_uri or default) if config.mlflow else None
+        self.uri: str | None = _uri(config, run) if config.mlflow else None
         self._batches: queue.Queue[list[tuple[int, int, dict[str, float]]] | str] = queue.Queue(_WAITING)
         self._pending: list[tuple[int, int, dict[str, float]]] = []
         self._client: Any = None
@@ -149,14 +148,9 @@ class Mlflow:
         """Find or make the run; tried again with every batch until it works."""
         if self._client is not None:
             return
-        for name, value in _SETTINGS.items():
-            os.environ.setdefault(name, value)
+        client = _client(self.uri)
         from mlflow.entities import Param, RunTag
-        from mlflow.tracking import MlflowClient
 
-        for noisy in ("alembic", "mlflow"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
-        client = MlflowClient(self.uri)
         file = self._run / FILE
         known = load_json(file, "the MLflow run of a run") if file.exists() else {}
         if known.get("tracking_uri") == self.uri:
@@ -179,3 +173,40 @@ class Mlflow:
         metrics = [Metric(name, value, when, step) for step, when, values in batch for name, value in values.items()]
         for i in range(0, len(metrics), 1000):
             self._client.log_batch(self._id, metrics=metrics[i : i + 1000])
+
+
+def log_evaluation(config: ReportConfig, run: Path, scores: Mapping[str, float], step: int, card: Path) -> None:
+    """Add the scores of an evaluation and its folder to the run's MLflow run, whose status stays. A failure is one warning."""
+    if not config.mlflow:
+        return
+    uri, file = _uri(config, run), run / FILE
+    try:
+        known = load_json(file, "the MLflow run of a run") if file.exists() else {}
+        if known.get("tracking_uri") != uri:
+            raise LookupError("it has no run that belongs to this one")
+        client = _client(uri)
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(_NAME.sub("_", name), value, now, step) for name, value in scores.items()]
+        for i in range(0, len(metrics), 1000):
+            client.log_batch(known["run_id"], metrics=metrics[i : i + 1000])
+        client.log_artifacts(known["run_id"], str(card), card.name)
+    except Exception as error:  # whatever a store does, the card is there
+        why = " ".join(str(error).split())[:300]
+        _log.warning("MLflow at %s misses the evaluation of %s (%s); %s holds everything", uri, run, why, card)
+
+
+def _uri(config: ReportConfig, run: Path) -> str:
+    return config.tracking_uri or f"sqlite:///{run.resolve().parent / 'mlflow.db'}"
+
+
+def _client(uri: str | None) -> Any:
+    """A client, with MLflow kept quiet and impatient; importing it takes seconds."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    for noisy in ("alembic", "mlflow"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return MlflowClient(uri)

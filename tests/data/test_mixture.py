@@ -305,7 +305,9 @@ def test_mistakes_are_told() -> None:
     cases: list[tuple[str, list[tuple[Listing, CorpusConfig]], dict[str, object]]] = [
         ("no corpora", [], {}),
         (r"corpora/a\).* spans 30, and the longest record .* has 20; set frames to at most 20", [plain()], {"frames": 30}),
-        (r"at stride 4 spans 29.* at most 5", [plain(stride=4)], {}),
+        (r"at stride 4 spans 29.* set frames to at most 5", [plain(stride=4)], {}),
+        (r"at stride 30 spans 211.* set stride to at most 19", [plain(stride=30)], {}),
+        (r"no record of split 'train' has more than 1 frame", [(Listing("a", [[1, 1]]), CorpusConfig("a"))], {}),
         ("weight is 0.0", [plain(weight=0.0)], {}),
         ("weight is nan", [plain(weight=float("nan"))], {}),
         ("two corpora .* named a", [plain(), plain("b"), plain()], {}),

@@ -202,11 +202,17 @@ def test_cosines_of_whole_patches_lose_nothing() -> None:
 
 
 def test_windows_tile_any_grid() -> None:
-    for grid in ((1, 103, 180), (1, 101, 103), (16, 16, 16), (1, 1, 4001), (1, 90, 180)):
+    for grid in ((1, 103, 180), (1, 101, 103), (16, 16, 16), (1, 1, 4002), (1, 90, 180), (1, 181, 359)):
         window = choose_window(grid, 1024)  # type: ignore[arg-type]
         assert window is not None
         assert math.prod(window) <= 1024
         assert all(g % w == 0 for g, w in zip(grid, window, strict=True))
+
+
+@pytest.mark.parametrize("grid", [(1, 1, 4001), (1, 1, 3093), (7, 1, 1031)])
+def test_a_grid_that_no_window_divides_is_attended_in_full(grid: tuple[int, int, int]) -> None:
+    """4001 windows of one token would each hold a copy of 4001 summaries: 16 GB a frame at width 128."""
+    assert choose_window(grid, 1024) is None
 
 
 @pytest.mark.parametrize(
@@ -215,6 +221,9 @@ def test_windows_tile_any_grid() -> None:
         ({"size": "nanno"}, "did you mean nano"),
         ({"width": 100, "heads": 3}, "model.width"),
         ({"attention": "flash"}, "flash-attn"),
+        ({"depth": 0}, "depth is 0; expected a number above 0"),
+        ({"window_tokens": 0}, "window_tokens is 0"),
+        ({"huber_delta": math.nan}, "huber_delta is nan"),
     ],
 )
 def test_mistakes_in_the_config(config: dict[str, object], words: str) -> None:

@@ -16,8 +16,9 @@ ORIGIN = Origin("grids", "CC0-1.0", (), "nobody")
 KINDS = {"series": (1, 1, 1), "line": (1, 1, 48), "map": (1, 24, 24), "volume": (8, 10, 12), "stations": (1, 1, 20)}
 
 
-def waves(generator: np.random.Generator, grid: Sequence[int], frames: int, speed: float, damping: float = 0.0, modes: int = 3) -> np.ndarray:
+def waves(generator: np.random.Generator, grid: Sequence[int], frames: int, speed: float, damping: float = 0.0) -> np.ndarray:
     """Periodic advection-diffusion of a few random Fourier modes, exact, `(T, Z, Y, X)`: mode k turns by k.v a frame and decays by k**2."""
+    modes = 3
     velocity = speed * generator.normal(size=3)
     cells = np.meshgrid(*(2 * np.pi * np.arange(n) / n for n in grid), indexing="ij")
     time = np.arange(frames)[:, None, None, None]
@@ -59,19 +60,18 @@ def sample(kind: str, seed: int, frames: int) -> Sample:
     else:
         values, variable, step, calendar = waves(generator, grid, frames, 0.15, 0.004), Variable("concentration", "1"), 0.1, "none"
     values = values[:, None].astype(np.float32)
-    pointwise = kind in ("series", "stations")
-    valid = _gaps(generator, values.shape, 0.1) if pointwise else np.ones(values.shape, bool)
+    valid = _gaps(generator, values.shape, 0.1) if kind in ("series", "stations") else np.ones(values.shape, bool)
     values[~valid] = np.nan
     coordinates = {}
-    if pointwise:
+    if kind == "stations":
         latitude = np.random.default_rng(0).uniform(-50, 50, grid[2])
         coordinates = {
             "latitude": Coordinate(("x",), latitude, "degrees_north"),
             "longitude": Coordinate(("x",), np.linspace(0, 360, grid[2], endpoint=False), "degrees_east"),
         }
     return Sample(
-        values, valid, (variable,), Time.regular(0.0, step, frames, calendar), ORIGIN, "points" if pointwise else "plane",
-        Boundary() if pointwise else Boundary.all("periodic"), coordinates,
+        values, valid, (variable,), Time.regular(0.0, step, frames, calendar), ORIGIN, "points" if kind == "stations" else "plane",
+        Boundary() if kind in ("series", "stations") else Boundary.all("periodic"), coordinates,
     )  # fmt: skip
 
 

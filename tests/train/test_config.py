@@ -51,6 +51,9 @@ def test_differences_name_what_changed(file: Path) -> None:
         ("data.corpora.0.weight=heavy", r"data.corpora\[0\].weight is 'heavy'; value 'heavy' of type 'str' could not be"),
         ("train.precision=fp8", r"train.precision is 'fp8'; invalid value 'fp8', expected one of \['fp32', 'bf16'\]"),
         ("train.clip=-1", "train: clip is -1.0; expected a number above 0"),
+        ("train.clip=nan", "train.clip is nan; expected a finite number"),
+        ("guard.factor=inf", "guard.factor is inf; expected a finite number"),
+        ("train.threads=99999", "train: threads is 99999; expected at most 1024"),
         ("train.hide_coefficients=2", "train: hide_coefficients is 2.0; expected a share between 0 and 1"),
         ("optim.lr=0", "optim: lr is 0.0; expected a number above 0"),
         ("optim.betas=[0.9]", "optim.betas"),
@@ -70,9 +73,10 @@ def test_mistakes_are_told_with_their_place(file: Path, override: str, sentence:
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path / "none.yaml")
-    (tmp_path / "bad.yaml").write_text("run: [")
-    with pytest.raises(UserError, match="is not valid YAML"):
-        load(tmp_path / "bad.yaml")
+    for content in (b"run: [", b"run: \xff\xfe"):
+        (tmp_path / "bad.yaml").write_bytes(content)
+        with pytest.raises(UserError, match="is not valid YAML"):
+            load(tmp_path / "bad.yaml")
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(UserError, match="expected keys of RunConfig"):
         load(tmp_path / "list.yaml")
