@@ -116,7 +116,7 @@ def decode(raw: np.ndarray, attrs: Mapping[str, Any], exact: bool = False) -> np
     return values * scale + offset if packed else values
 
 
-def _matches(name: str, variable: xr.Variable, wanted: tuple[str, tuple[str, ...], tuple[str, ...]]) -> bool:
+def is_coordinate(name: str, variable: xr.Variable, wanted: tuple[str, tuple[str, ...], tuple[str, ...]]) -> bool:
     standard, units, names = wanted
     attrs = variable.attrs
     return (
@@ -136,8 +136,8 @@ def _beside(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
 
 
 def _grid(beside: Mapping[str, xr.Variable], where: str) -> tuple[Grid, tuple[str, str]] | str:
-    latitude = next((v for n, v in beside.items() if v.ndim in (1, 2) and _matches(n, v, LATITUDE)), None)
-    longitude = next((v for n, v in beside.items() if v.ndim in (1, 2) and _matches(n, v, LONGITUDE)), None)
+    latitude = next((v for n, v in beside.items() if v.ndim in (1, 2) and is_coordinate(n, v, LATITUDE)), None)
+    longitude = next((v for n, v in beside.items() if v.ndim in (1, 2) and is_coordinate(n, v, LONGITUDE)), None)
     if latitude is None or longitude is None:
         return "no latitude and longitude were found (by standard_name, units degrees_north/degrees_east, or name)"
     if latitude.ndim == longitude.ndim == 1 and latitude.dims != longitude.dims:
@@ -149,14 +149,14 @@ def _grid(beside: Mapping[str, xr.Variable], where: str) -> tuple[Grid, tuple[st
         latitude, longitude = latitude.transpose(*yx), longitude.transpose(*yx)
     else:
         return "latitude and longitude share one dimension: points or an unstructured mesh, not a grid"
-    return _make_grid(_degrees(latitude), _degrees(longitude), where), yx
+    return make_grid(_degrees(latitude), _degrees(longitude), where), yx
 
 
 def _degrees(coordinate: xr.Variable) -> np.ndarray:
     return decode(coordinate.to_numpy(), coordinate.attrs, exact=True)
 
 
-def _make_grid(latitude: np.ndarray, longitude: np.ndarray, where: str) -> Grid:
+def make_grid(latitude: np.ndarray, longitude: np.ndarray, where: str) -> Grid:
     """Grid with finite coordinates: a missing one (land cells of an ocean grid) takes its nearest neighbour's and stays marked."""
     known = np.isfinite(latitude) & (np.abs(latitude) <= 90.5) if latitude.ndim == 2 else np.isfinite(latitude)
     if latitude.ndim == 2:
@@ -188,7 +188,7 @@ def _boundary(latitude: np.ndarray, longitude: np.ndarray) -> Boundary:
     return Boundary(y=(low, high), x=("periodic", "periodic"))  # type: ignore[arg-type]
 
 
-def _level_kind(name: str, attrs: Mapping[str, Any]) -> LevelKind | None:
+def level_kind(name: str, attrs: Mapping[str, Any]) -> LevelKind | None:
     unit, standard = str(attrs.get("units", "")), attrs.get("standard_name")
     pressure_unit = MILLIBAR.get(unit, unit) in ("hPa", "Pa", "")
     if standard == "air_pressure" or (name in ("level", "lev", "plev", "pressure_level", "isobaricInhPa") and pressure_unit):
@@ -203,7 +203,7 @@ def _level_kind(name: str, attrs: Mapping[str, Any]) -> LevelKind | None:
 def _levels(beside: Mapping[str, xr.Variable], where: str) -> tuple[tuple[Level | None, ...], str | None]:
     """Levels and their dimension. A single height (2 m) is the habit of a near-surface variable, not a level to tell apart."""
     for name, coordinate in beside.items():
-        level = _level_kind(name, coordinate.attrs) if coordinate.ndim <= 1 else None
+        level = level_kind(name, coordinate.attrs) if coordinate.ndim <= 1 else None
         if level is None or (level == "height" and coordinate.ndim == 0):
             continue
         unit = str(coordinate.attrs.get("units") or LEVEL_UNITS[level])

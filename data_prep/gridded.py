@@ -91,6 +91,7 @@ class GriddedSource(Source):
             spans = [period_frames(r, options.period) for r in records]
             blocks = self._blocks(records, spans, splits, notes)
             found: dict[str, list[SampleRef]] = {}
+            largest = 1
             digests = {path: sha256(path) for record in [*records, *ood] for path in record.files}
             for index, record in enumerate([*records, *ood]):
                 in_ood = index >= len(records)
@@ -111,9 +112,9 @@ class GriddedSource(Source):
                             for member in record.members:
                                 spec = {"record": index, "member": member, "start": start, "stop": stop, "files": files}
                                 key = f"{slug or 'record'}-{index:02d}-{member or 0:03d}-{start:08d}"
+                                largest = max(largest, (stop - start) * record.frame_bytes)
                                 found.setdefault(name, []).append(SampleRef(key, name, spec))
             used = [s for s in splits if s in found]
-            largest = max(r.frame_bytes for r in records) * min(options.frames_per_sample, max(len(r.time) for r in records))
         return Plan(
             tuple(ref for s in used for ref in found[s]),
             tuple(splits[s] for s in used),

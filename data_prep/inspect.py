@@ -7,15 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from scigpt.data.sample import Time
+from scigpt.data.sample import Origin, Time
+from scigpt.data_prep.draft import header_parts
 from scigpt.data_prep.fields import Field
 from scigpt.data_prep.files import kind, locate, sha256
+from scigpt.data_prep.generic import Generic
 from scigpt.data_prep.gridded import GriddedSource
 from scigpt.data_prep.opening import open_datasets
 from scigpt.data_prep.records import Record
+from scigpt.data_prep.sniff import is_numeric, sniff
 from scigpt.data_prep.source import Source
 from scigpt.data_prep.sources import SOURCES
+from scigpt.data_prep.sources.arrays import Arrays
 from scigpt.data_prep.sources.miniseed import Miniseed, read_traces
+from scigpt.data_prep.tables import read_table
+from scigpt.data_prep.trajectories import STEADY_FRAMES, TrajectorySource
 from scigpt.errors import UserError
 
 FORMATS = {"netcdf3": "NetCDF (classic)", "netcdf4": "NetCDF-4/HDF5", "grib": "GRIB", "zarr": "Zarr"}
@@ -28,7 +34,9 @@ def inspect(path: Path | str) -> dict[str, Any]:
 
     Keys: `path`, `format`, `bytes`, `sha256`, `source` (the name to give to `scigpt data prepare`, or None), `problem` (why no source reads
     it, or None), `variables` (each with `name`, `file_name`, `unit`, `file_unit`, `levels`, `invalid_share`), `left_out` (reasons), `grid`,
-    `calendar`, `frames`, `first`, `last`, `step_seconds` (`min`, `median`, `max`), `holes`, `members`.
+    `calendar`, `frames`, `first`, `last`, `step_seconds` (`min`, `median`, `max`), `holes`, `members`; of a table `rows`; of simulations
+    `simulated` (`trajectories`, `frames`, `steady`, `grid`, `first`, `last`, `boundary` and `coefficients` of the first, and the `splits`
+    that the file says).
 
     Raises:
         UserError: nothing at the path, an empty or damaged file.
@@ -38,6 +46,10 @@ def inspect(path: Path | str) -> dict[str, Any]:
     source = reader(found)
     if source is not None and issubclass(source, Miniseed):
         return report | _seismic(found)
+    if source is not None and issubclass(source, TrajectorySource):
+        return report | _simulated(found, source)
+    if source is Generic:
+        return report | _table(found)
     if kind(found) == "other":
         return report | {"source": None, "problem": "neither NetCDF, GRIB, Zarr nor miniSEED by its first bytes"}
     return report | _gridded(found, source)
@@ -68,6 +80,15 @@ def _gridded(path: Path, source: type[Source] | None) -> dict[str, Any]:
             for n, v in d.data_vars.items()
         ]
         return {"source": None, "problem": str(error), "variables": variables}
+
+
+def _table(path: Path) -> dict[str, Any]:
+    table = read_table(path, sniff(path))
+    columns = [
+        {"file_name": c, "file_unit": header_parts(c)[1], "numbers": is_numeric(table, c), "missing_share": float(table.missing(t).mean())}
+        for c, t in table.frame.items()
+    ]
+    return {"format": "table of text (CSV)", "source": Generic.name, "problem": None, "variables": columns, "rows": len(table.frame)}
 
 
 def _record(record: Record) -> dict[str, Any]:
@@ -143,6 +164,40 @@ def _seismic(path: Path) -> dict[str, Any]:
     }
 
 
+def _simulated(path: Path, source: type[TrajectorySource]) -> dict[str, Any]:
+    """Of the first trajectory; a file of plain arrays may leave open what is what, which options say."""
+    try:
+        with source((path,)).open(path) as recordings:
+            first = recordings[0]
+            sample = first.read(0, 0, STEADY_FRAMES if first.steady else 1, Origin(source.name, ""))
+            labels = ["", ""] if first.steady else Time(first.seconds(0)[: first.frames]).labels()
+    except UserError as error:
+        if not issubclass(source, Arrays):
+            raise
+        return {"source": source.name, "problem": str(error)}
+    return {
+        "format": {".npz": "NPZ", ".mat": "MATLAB", ".pt": "PyTorch tensors", ".pth": "PyTorch tensors"}.get(path.suffix.lower(), "HDF5"),
+        "source": source.name,
+        "problem": None,
+        "calendar": "none",
+        "variables": [
+            {"name": v.name, "file_name": c.name, "unit": v.unit, "file_unit": c.unit or None, "role": v.role}
+            for c, v in zip(first.channels, sample.variables, strict=True)
+        ],
+        "simulated": {
+            "trajectories": sum(r.count for r in recordings),
+            "frames": first.frames,
+            "steady": first.steady,
+            "grid": list(sample.layout.grid),
+            "first": labels[0],
+            "last": labels[-1],
+            "boundary": sample.layout.to_json()["boundary"],
+            "coefficients": dict(sample.coefficients),
+            "splits": sorted({r.split for r in recordings if r.split}),
+        },
+    }
+
+
 def format_report(report: dict[str, Any]) -> str:
     """The report for people, a few lines."""
     lines = [f"{report['path']}: {report['format'] or 'unknown format'}, {report['bytes']:,} bytes"]
@@ -150,13 +205,15 @@ def format_report(report: dict[str, Any]) -> str:
         unit = v.get("unit") or v.get("file_unit") or "no unit"
         text = f"  {v.get('name') or v['file_name']} [{unit}]"
         if v.get("file_name") and v.get("name"):
-            text += f" from {v['file_name']} [{v['file_unit']}]"
+            text += f" from {v['file_name']} [{v['file_unit'] or 'no unit'}]"
         if v.get("levels"):
             text += f" at {', '.join(v['levels'])}"
         if "dims" in v:
             text += f" {v['dims']}"
         if "sampling_rate" in v:
             text += f" {v['samples']:,} samples at {v['sampling_rate']:g} Hz, {v['gaps']} gaps, {v['first']} to {v['last']}"
+        if "numbers" in v:
+            text += f", {'numbers' if v['numbers'] else 'text'}, {100 * v['missing_share']:.2f} % missing"
         if "invalid_share" in v:
             text += f", {100 * v['invalid_share']:.2f} % missing"
         lines.append(text)
@@ -165,6 +222,13 @@ def format_report(report: dict[str, Any]) -> str:
         wrap = ", periodic in longitude" if g["periodic_x"] else ""
         latitude, longitude = ("{:g} to {:g}".format(*g[axis]) for axis in ("latitude", "longitude"))
         lines.append(f"  {g['kind']} grid {g['shape'][0]} x {g['shape'][1]}, latitude {latitude}, longitude {longitude}{wrap}")
+    if "simulated" in report:
+        s = report["simulated"]
+        span = "steady" if s["steady"] else f"{s['frames']} frames, {s['first']} to {s['last']}"
+        sides = ", ".join(f"{a} {'/'.join(dict.fromkeys(s['boundary'][a]))}" for a, n in zip("zyx", s["grid"], strict=True) if n > 1)
+        lines.append(f"  {s['trajectories']} trajectories on {' x '.join(map(str, s['grid']))} (z, y, x), {span}, boundary {sides}")
+        if s["coefficients"]:
+            lines.append("  coefficients of the first: " + ", ".join(f"{n}={v:g}" for n, v in s["coefficients"].items()))
     if report.get("frames"):
         step = report["step_seconds"]
         every = f", every {_duration(step['median'])}" if step else ""
@@ -176,7 +240,14 @@ def format_report(report: dict[str, Any]) -> str:
     lines.extend(f"  {note}" for note in report.get("left_out", ()))
     name = report["source"]
     command = f"scigpt data prepare {name} --input {report['path']} --out DIR"
+    if "rows" in report:
+        lines.append(f"  {report['rows']} rows")
+        command = f"scigpt data inspect {report['path']} --draft map.yaml, then {command} --map map.yaml"
+    if name and report["problem"]:
+        lines.append(f"  options are needed: {report['problem']}")
     lines.append(f"  read it with: {command}" if name else f"  no source reads it: {report['problem']}")
+    if name is None and report["format"] is not None:
+        lines.append(f"  as your own data: scigpt data inspect {report['path']} --draft map.yaml")
     return "\n".join(lines)
 
 

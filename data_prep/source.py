@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from scigpt.data.sample import Sample
+import numpy as np
+
+from scigpt.data.sample import Sample, Variable
+from scigpt.data.variables import QUANTITIES, convert
 from scigpt.errors import UserError
 
 
@@ -87,6 +90,19 @@ class Source(ABC):
     def recognises(cls, path: Path) -> bool:
         """Whether this source can read the file or store; used by `scigpt data inspect`."""
         return False
+
+    @property
+    def redistributable(self) -> bool:
+        """Whether what is made from these inputs may be passed on."""
+        return self.describe().redistributable
+
+    def bounds(self, variable: Variable) -> tuple[float, float]:
+        """Plausible low and high in the variable's unit: those of the registry; none for a name that is not in it."""
+        quantity = QUANTITIES.find(variable.name)
+        if quantity is None or quantity.name != variable.name:
+            return -np.inf, np.inf
+        low, high = convert(np.array([quantity.low, quantity.high]), quantity.unit, variable.unit, variable.key)
+        return float(low), float(high)
 
     @abstractmethod
     def plan(self) -> Plan:

@@ -7,20 +7,31 @@ from typing import Annotated
 
 import typer
 
+from scigpt.errors import UserError
 from scigpt.launch.output import Json, show
 
 app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.command(epilog="Example: scigpt bench data corpora/era5")
+@app.command(epilog="Examples: scigpt bench data corpora/era5; scigpt bench data --equation all")
 def data(
     corpus: Annotated[Path | None, typer.Argument(metavar="DIR", help="A corpus; by default a synthetic record of 498 MB.")] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds; each times both readers in turn.")] = 5,
+    equation: Annotated[str | None, typer.Option("--equation", metavar="NAME|all", help="Time a simulator instead, or all.")] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of both readers, or trajectories of each simulator.")] = 5,
     json: Json = False,
 ) -> None:
-    """Time random windows read by index beside a reader that loads whole members of the shards."""
+    """Time random windows read by index beside a reader that loads whole members of the shards; or the simulators, in CPU time."""
     from scigpt.launch import bench_data
 
+    if equation is not None:
+        from scigpt.data_prep.pde import EQUATIONS
+        from scigpt.launch.data import choose
+
+        if corpus is not None:
+            raise UserError(f"--equation {equation} times a simulator and the corpus {corpus} a reader; give one of them")
+        chosen = EQUATIONS.values() if equation == "all" else [choose(EQUATIONS, equation, "equation")]
+        show(bench_data.of_simulators([source() for source in chosen], rounds), json, bench_data.describe_simulators)
+        return
     result = bench_data.synthetic(rounds) if corpus is None else bench_data.of_corpus(corpus, rounds)
     show(result, json, bench_data.describe)
 

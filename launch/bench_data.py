@@ -1,4 +1,4 @@
-"""Random windows by index against a reader that loads whole members: the measurement of `scigpt bench data`."""
+"""What `scigpt bench data` measures: random windows by index against a reader that loads whole members, and the simulators."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ import numpy as np
 
 from scigpt.data.corpus import Corpus
 from scigpt.data.keyed import generator
+from scigpt.data.mixture import DataConfig
 from scigpt.data.sample import Origin, Sample, Time, Variable
 from scigpt.data.shard import ShardReader, write_shard
+from scigpt.data_prep.source import Source
 from scigpt.errors import UserError
+from scigpt.launch.output import table
 
 SHAPE = (48, 10, 1, 360, 720)
 """Frames, variables and grid of the synthetic record: 498 MB of float32 in one member."""
@@ -148,3 +151,44 @@ def describe(result: dict[str, Any]) -> str:
         rate = result[name]
         lines.append(f"  {what:14}{rate['windows_per_second']:10.1f} windows/s{rate['mb_per_second']:10.1f} MB/s of float32")
     return "\n".join([*lines, f"  ratio         {result['ratio']:10.1f}"])
+
+
+def of_simulators(sources: Sequence[Source], trajectories: int) -> dict[str, Any]:
+    """How fast simulators make trajectories and windows that tile them, by CPU time of all threads: so per core.
+
+    The first `trajectories` of each are timed, after one that is not. A steady problem is one window.
+    """
+    length = DataConfig().frames
+    rates = []
+    for source in sources:
+        refs = source.plan().refs[:trajectories]
+        next(iter(source.samples(refs[:1])))
+        began = time.process_time()
+        samples = list(source.samples(refs))
+        seconds = (time.process_time() - began) / len(samples)
+        windows = sum(1 if s.steady else len(s.time) // min(length, len(s.time)) for s in samples) / len(samples)
+        rates.append(
+            {
+                "equation": source.name,
+                "shape": list(samples[0].values.shape),
+                "trajectories": len(samples),
+                "trajectories_per_cpu_second": 1 / seconds,
+                "windows_per_cpu_second": windows / seconds,
+                "mb_per_cpu_second": samples[0].values.nbytes / seconds / 1e6,
+            }
+        )
+    return {"window_frames": length, "simulators": rates}
+
+
+def describe_simulators(result: dict[str, Any]) -> str:
+    """A result of `of_simulators` for people."""
+    rows = [
+        (
+            rate["equation"],
+            " x ".join(map(str, rate["shape"])),
+            *(f"{rate[f'{what}_per_cpu_second']:.2f}" for what in ("trajectories", "windows", "mb")),
+        )
+        for rate in result["simulators"]
+    ]
+    header = ("equation", "T x C x Z x Y x X", "trajectories/s", "windows/s", "MB/s of float32")
+    return f"per CPU second of one core; windows of {result['window_frames']} frames\n" + table(header, rows)

@@ -20,7 +20,9 @@ app = typer.Typer(help="Make, check and describe corpora.", no_args_is_help=True
 Out = Annotated[Path, typer.Option("--out", help="The corpus to make: a folder that does not exist yet.")]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the corpus; the folder's name by default.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes; the bytes are the same for any number.")]
-Words = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options of the source.")]
+Words = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options of the source; `scigpt data sources --json` lists them.")
+]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A corpus.")]
 
 
@@ -53,11 +55,20 @@ def sources(json: Json = False) -> None:
 
 
 @app.command(epilog="Example: scigpt data inspect era5.grib tas_day.nc")
-def inspect(files: Annotated[list[Path], typer.Argument(metavar="FILE...")], json: Json = False) -> None:
+def inspect(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    draft: Annotated[
+        str | None, typer.Option("--draft", metavar="MAP", help="Write the draft of a map for your own data here (`-`: print it).")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Say what files hold: format, variables, units, calendar, gaps, and which source reads them."""
     from scigpt.data_prep.inspect import format_report
     from scigpt.data_prep.inspect import inspect as look
 
+    if draft is not None:
+        _draft(files, draft, json)
+        return
     found = [look(_existing(file)) for file in files]
     show({"files": found}, json, lambda d: "\n\n".join(format_report(f) for f in d["files"]))
 
@@ -76,7 +87,7 @@ def make(
     from scigpt.data_prep.pde import EQUATIONS
     from scigpt.data_prep.source import parse_options
 
-    source = _choose(EQUATIONS, equation, "equation")
+    source = choose(EQUATIONS, equation, "equation")
     _report(convert(source((), parse_options(source.Options, words or [])), out, name, workers), json)
 
 
@@ -104,6 +115,7 @@ def prepare(
     inputs: Annotated[list[Path] | None, typer.Option("--input", metavar="PATH...", help="Files or stores to read.")] = None,
     name: Name = None,
     workers: Workers = 1,
+    map_file: Annotated[str | None, typer.Option("--map", metavar="MAP", help="The map of your own data (source `generic`).")] = None,
     accept_licence: Annotated[str | None, typer.Option(metavar="ID", help="Accept the licence of the data; recorded.")] = None,
     json: Json = False,
 ) -> None:
@@ -112,11 +124,12 @@ def prepare(
     from scigpt.data_prep.source import parse_options
     from scigpt.data_prep.sources import SOURCES
 
-    chosen = _choose(SOURCES, source, "source")
+    chosen = choose(SOURCES, source, "source")
     licence = chosen.describe().licence
     if accept_licence not in (None, licence):
         raise UserError(f"--accept-licence {accept_licence}: the licence of {source} is {licence!r}; name that one")
-    made = chosen([_existing(p) for p in inputs or ()], parse_options(chosen.Options, words or []))
+    words = [*(words or []), *([] if map_file is None else [f"map={map_file}"])]
+    made = chosen([_existing(p) for p in inputs or ()], parse_options(chosen.Options, words))
     _report(convert(made, out, name, workers, accepted_licence=accept_licence), json)
 
 
@@ -145,7 +158,24 @@ def card(folder: Folder, json: Json = False) -> None:
     show(_summary(corpus), json, lambda _: (folder / CARD).read_text(encoding="utf-8").rstrip())
 
 
-def _choose(registry: dict[str, type[Source]], name: str, what: str) -> type[Source]:
+def _draft(files: list[Path], out: str, json: bool) -> None:
+    from scigpt.data.files import write_bytes
+    from scigpt.data_prep.draft import draft
+
+    if len(files) != 1:
+        raise UserError(f"--draft makes a map from one file and {len(files)} are given; files that are alike share the map of one")
+    text = draft(_existing(files[0]))
+    if out != "-":
+        if Path(out).exists():
+            raise UserError(f"{out} is already there; move it away or choose another --draft")
+        write_bytes(Path(out), text.encode())
+    checks = text.count("  # check")
+    told = f"{out}: {checks} lines to check; then: scigpt data prepare generic --map {out} --input {files[0]} --out DIR"
+    show({"map": None if out == "-" else out, "checks": checks, "draft": text}, json, lambda _: text.rstrip() if out == "-" else told)
+
+
+def choose(registry: dict[str, type[Source]], name: str, what: str) -> type[Source]:
+    """The class of that name, or one sentence with the nearest one."""
     if name not in registry:
         near = difflib.get_close_matches(name, registry, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(registry)) or 'none'}"

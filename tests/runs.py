@@ -24,7 +24,8 @@ def settings(corpora: list[Path], run: Path, **train: Any) -> dict[str, Any]:
         "run": str(run),
         "data": {"corpora": [{"path": str(c)} for c in corpora], "frames": 4, "tokens": 48, "patch": 4},
         "model": {"depth": 1, "width": 32, "heads": 1},
-        "train": {"steps": 20, "validate_every": 10, "validate_windows": 4, "checkpoint_every": 5, "threads": 1, "keep": 9} | train,
+        "train": {"steps": 20, "groups": 1, "validate_every": 10, "validate_windows": 4, "checkpoint_every": 5, "threads": 1, "keep": 9}
+        | train,
         "optim": {"warmup": 4, "lr": 0.01},
         "report": {"mlflow": False},
     }

@@ -9,7 +9,7 @@ from time import sleep
 
 import numpy as np
 
-from scigpt.data.sample import Boundary, Origin, Sample, SourceFile, Time, Variable
+from scigpt.data.sample import Boundary, Coordinate, Origin, Sample, SourceFile, Time, Variable
 from scigpt.data_prep.source import Description, Plan, SampleRef, Source, Split
 
 ORIGIN = Origin("toy", "CC0-1.0", (SourceFile("toy.bin", "0" * 64),), "nobody")
@@ -50,7 +50,7 @@ class ToySource(Source):
         seconds: float = 0.0
         """How long a sample takes."""
         flaw: str = ""
-        """What is odd about sample 3: nan, layout, bounds, long."""
+        """What is odd about sample 3: nan, layout, place, bounds, long."""
 
     @classmethod
     def describe(cls) -> Description:
@@ -78,6 +78,8 @@ class ToySource(Source):
                 sample = replace(sample, values=sample.values + np.float32(280), variables=(Variable("air_temperature", "K"),))
             if flawed == "nan":
                 sample.values[2, 0, 0, 1, 1] = np.nan
+            if flawed == "place":
+                sample = replace(sample, coordinates={"x": Coordinate(("x",), np.arange(size), "m")})
             if flawed == "bounds":
                 sample.values[0, 0, 0, :3] = 9999
             yield sample

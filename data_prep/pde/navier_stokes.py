@@ -13,6 +13,7 @@ from scipy import fft
 from scigpt.data.sample import Boundary, Coordinate, Origin, Sample, Time, Variable
 from scigpt.data_prep.pde.simulator import LICENCE, Simulator, SimulatorOptions, require, require_ranges
 from scigpt.data_prep.pde.spectral import resample, wavenumbers
+from scigpt.data_prep.pde.stepping import intervals_between
 from scigpt.data_prep.source import Description
 
 SIDE = 2 * np.pi
@@ -47,30 +48,46 @@ def simulate(vorticity: np.ndarray, viscosity: float, times: Sequence[float] | n
     Raises:
         ValueError: a shape, viscosity or list of times that cannot be.
     """
-    n = vorticity.shape[-1]
-    intervals = np.diff(times, prepend=0.0)
-    if vorticity.shape != (n, n) or n % 2:
-        raise ValueError(f"vorticity has the shape {vorticity.shape}; expected (n, n) with n even")
-    if viscosity < 0 or (intervals[1:] <= 0).any() or (intervals[:1] < 0).any():
-        raise ValueError("viscosity must not be negative, and times must increase from 0 or later")
+    return advance(vorticity[None], np.array([viscosity]), times, courant)[:, 0]
+
+
+def advance(fields: np.ndarray, diffusivity: np.ndarray, times: Sequence[float] | np.ndarray, courant: float = COURANT) -> np.ndarray:
+    """`simulate` for the vorticity `fields[0]` and any number of scalars `fields[1:]` that the flow carries: `(len(times), *fields.shape)`.
+
+    A scalar c follows `c_t + u c_x + v c_y = D (c_xx + c_yy)`, with `D` its entry of `diffusivity` (of the vorticity: the viscosity).
+
+    Raises:
+        ValueError: a shape, diffusivity or list of times that cannot be.
+    """
+    n = fields.shape[-1]
+    if fields.ndim != 3 or fields.shape[1] != n or n % 2:
+        raise ValueError(f"a field has the shape {fields.shape[1:]}; expected (n, n) with n even")
+    if diffusivity.min() < 0:
+        raise ValueError("viscosity and diffusivity must not be negative")
 
     kx, ky = wavenumbers(n)
     keep = (np.abs(kx) < n / 3) & (np.abs(ky) < n / 3)
     to_velocity = _to_velocity(n) * keep
     cross, straight = -kx * ky * keep, (kx**2 - ky**2) * keep
+    divergence_x, divergence_y = -1j * kx * keep, -1j * ky * keep
 
-    def rate(w: np.ndarray) -> np.ndarray:
-        u, v = fft.irfft2(to_velocity * w, s=(n, n))
+    def rate(state: np.ndarray) -> np.ndarray:
+        out = np.empty_like(state)
+        u, v = fft.irfft2(to_velocity * state[0], s=(n, n))
         squares, product = fft.rfft2(np.stack([(u + v) * (u - v), u * v]))
-        return cross * squares + straight * product
+        out[0] = cross * squares + straight * product
+        for i, c in enumerate(fft.irfft2(state[1:], s=(n, n)), 1):
+            flux_x, flux_y = fft.rfft2(np.stack([u * c, v * c]))
+            out[i] = divergence_x * flux_x + divergence_y * flux_y
+        return out
 
-    w = fft.rfft2(vorticity) * keep
-    speed = np.abs(fft.irfft2(to_velocity * w, s=(n, n))).sum(axis=0).max()
-    frames = np.empty((len(times), n, n))
-    for i, interval in enumerate(intervals):
+    w = fft.rfft2(fields) * keep
+    speed = np.abs(fft.irfft2(to_velocity * w[0], s=(n, n))).sum(axis=0).max()
+    frames = np.empty((len(times), *fields.shape))
+    for i, interval in enumerate(intervals_between(times)):
         steps = max(1, math.ceil(interval * speed / (courant * SIDE / n)))
         dt = interval / steps
-        half = np.exp(-viscosity * (kx**2 + ky**2) * dt / 2)
+        half = np.exp(-diffusivity[:, None, None] * (kx**2 + ky**2) * dt / 2)
         full = half * half
         for _ in range(steps):
             r1 = rate(w)

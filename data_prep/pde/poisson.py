@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
-from scigpt.data.sample import Boundary, Coordinate, Origin, Sample, Time, Variable
-from scigpt.data_prep.pde.simulator import LICENCE, Simulator, SimulatorOptions, require, require_ranges
+from scigpt.data.sample import Sample
+from scigpt.data_prep.pde.simulator import LICENCE, Simulator, require_ranges
 from scigpt.data_prep.pde.spectral import wavenumbers
+from scigpt.data_prep.pde.steady import SteadyOptions, steady_pair
 from scigpt.data_prep.source import Description
 
 BUMPS = 12
@@ -21,27 +22,39 @@ DIFFUSION_SCALE = 0.01
 def solve(source: np.ndarray, diffusion: np.ndarray) -> np.ndarray:
     """The solution without mean of `-div(K grad u) = f` on the periodic unit square, exact for the grid's Fourier modes.
 
-    `u_hat = f_hat / (4 pi^2 (K_xx kx^2 + K_yy ky^2 + 2 K_xy kx ky))`; the cross term, of odd order in each direction, is zero for the
-    Nyquist modes. The equation has a solution only for a source without mean: a mean is removed.
+    The equation has a solution only for a source without mean: a mean is removed.
 
     Args:
         source: float64 `(..., n, n)`, y first.
         diffusion: `(..., 3)`, `K_xx, K_yy, K_xy`; positive definite.
     """
     n = source.shape[-1]
-    kx, ky = wavenumbers(n)
-    cross = 2 * kx * ky * ((np.abs(kx) < n / 2) & (np.abs(ky) < n / 2))
-    xx, yy, xy = np.moveaxis(np.asarray(diffusion, np.float64)[..., None, None], -3, 0)
-    symbol = 4 * np.pi**2 * (xx * kx**2 + yy * ky**2 + xy * cross)
+    symbol = diffusion_symbol(n, diffusion)
     symbol[..., 0, 0] = np.inf
     return fft.irfft2(fft.rfft2(source) / symbol, s=(n, n))
 
 
-def random_source(rng: np.random.Generator, n: int) -> np.ndarray:
-    """A source `(n, n)`: 12 x 12 Gaussian bumps of width 1/32, two widths apart, in the middle of the square.
+def diffusion_symbol(n: int, diffusion: np.ndarray) -> np.ndarray:
+    """`4 pi^2 (K_xx kx^2 + K_yy ky^2 + 2 K_xy kx ky)`, what `-div(K grad)` multiplies each mode by: `(..., n, n // 2 + 1)`.
 
-    A share of them (0.2, 0.4, 0.6 or 0.8, drawn per sample) is absent, the others have amplitudes uniform in (0.001, 1). The field is
-    divided by its maximum, then its mean is subtracted.
+    The cross term, of odd order in each direction, is zero for the Nyquist modes.
+    """
+    kx, ky = wavenumbers(n)
+    cross = 2 * kx * ky * ((np.abs(kx) < n / 2) & (np.abs(ky) < n / 2))
+    xx, yy, xy = np.moveaxis(np.asarray(diffusion, np.float64)[..., None, None], -3, 0)
+    return 4 * np.pi**2 * (xx * kx**2 + yy * ky**2 + xy * cross)
+
+
+def random_source(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Random bumps less their mean, `(n, n)`."""
+    field = random_bumps(rng, n)
+    return field - field.mean()
+
+
+def random_bumps(rng: np.random.Generator, n: int) -> np.ndarray:
+    """A field `(n, n)` of maximum 1: 12 x 12 Gaussian bumps of width 1/32, two widths apart, in the middle of the square.
+
+    A share of them (0.2, 0.4, 0.6 or 0.8, drawn per sample) is absent, the others have amplitudes uniform in (0.001, 1).
     """
     absent = rng.choice(SPARSITY)
     amplitudes = rng.uniform(1e-3, 1, (BUMPS, BUMPS))
@@ -52,8 +65,7 @@ def random_source(rng: np.random.Generator, n: int) -> np.ndarray:
     bumps = np.exp(-((np.arange(n) / n - centres[:, None]) ** 2) / (2 * WIDTH**2))
     # einsum, not matrix products: bytes that do not depend on the BLAS and its threads
     field = np.einsum("iy,ix->yx", bumps, np.einsum("ij,jx->ix", amplitudes * present, bumps))
-    field /= field.max()
-    return field - field.mean()
+    return field / field.max()
 
 
 def random_diffusion(rng: np.random.Generator, low: float, high: float) -> tuple[float, np.ndarray]:
@@ -64,20 +76,14 @@ def random_diffusion(rng: np.random.Generator, low: float, high: float) -> tuple
 
 
 @dataclass(frozen=True)
-class PoissonOptions(SimulatorOptions):
+class PoissonOptions(SteadyOptions):
     """Options of the Poisson corpus.
 
     Args:
-        grid: points along x and y, even; 32 at least, so that the bumps are resolved.
         e_low, e_high: range of the anisotropy e (the larger eigenvalue of the diffusion over the smaller) of train, valid and test.
         ood_low, ood_high: that of the split outside the training distribution; must not overlap with it.
     """
 
-    train: int = 1024
-    valid: int = 64
-    test: int = 64
-    ood: int = 64
-    grid: int = 64
     e_low: float = 1.0
     e_high: float = 5.0
     ood_low: float = 5.0
@@ -85,7 +91,6 @@ class PoissonOptions(SimulatorOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.grid >= 32 and self.grid % 2 == 0, f"option grid={self.grid}: expected an even number of at least 32")
         require_ranges(self, "e")
 
 
@@ -105,26 +110,11 @@ class Poisson(Simulator):
         return f"anisotropy {o.e_low:g} to {o.e_high:g}", f"anisotropy {o.ood_low:g} to {o.ood_high:g}"
 
     def bytes_per_sample(self) -> int:
-        return 16 * self.options.grid**2 + (1 << 14)
+        return self.options.bytes_per_sample
 
     def sample(self, rng: np.random.Generator, outside: bool, place: str) -> Sample:
         o = self.options
         anisotropy, diffusion = random_diffusion(rng, *((o.ood_low, o.ood_high) if outside else (o.e_low, o.e_high)))
         source = random_source(rng, o.grid)
-
-        values = np.zeros((2, 2, 1, o.grid, o.grid), np.float32)
-        values[:, 0, 0], values[1, 1, 0] = source, solve(source, diffusion)
-        valid = np.ones(values.shape, bool)
-        valid[0, 1] = False
-        axis = np.arange(o.grid) / o.grid
-        return Sample(
-            values=values,
-            valid=valid,
-            variables=(Variable("source", "1", "forcing"), Variable("solution", "1", "state")),
-            time=Time.regular(0.0, 1.0, 2),
-            origin=Origin(self.name, LICENCE, place=f"{place}, e={anisotropy:.4g}"),
-            boundary=Boundary(y=("periodic", "periodic"), x=("periodic", "periodic")),
-            coordinates={"y": Coordinate(("y",), axis, "1"), "x": Coordinate(("x",), axis, "1")},
-            coefficients=dict(zip(("diffusion_xx", "diffusion_yy", "diffusion_xy"), map(float, diffusion), strict=True)),
-            steady=True,
-        )
+        coefficients = dict(zip(("diffusion_xx", "diffusion_yy", "diffusion_xy"), map(float, diffusion), strict=True))
+        return steady_pair(self.name, f"{place}, e={anisotropy:.4g}", source, solve(source, diffusion), coefficients)

@@ -1,9 +1,63 @@
-"""The public data sources, by the name the command line knows them under."""
+"""The public data sources, by the name the command line knows them under, and those that installed packages add.
 
+A package adds a source by an entry point of the group `scigpt.sources`: `name = "package.module:Class"`, the class a `Source` of that name.
+"""
+
+import importlib.metadata
+import logging
+from collections.abc import Collection
+
+from scigpt.data_prep.generic import Generic
 from scigpt.data_prep.source import Source
+from scigpt.data_prep.sources.arrays import Arrays
 from scigpt.data_prep.sources.cmip6 import Cmip6
 from scigpt.data_prep.sources.era5 import Era5
 from scigpt.data_prep.sources.miniseed import Miniseed
+from scigpt.data_prep.sources.operator_scaling import OperatorScaling
 from scigpt.data_prep.sources.ostia import Ostia
+from scigpt.data_prep.sources.pdearena import PdeArena
+from scigpt.data_prep.sources.pdebench import PdeBench
+from scigpt.data_prep.sources.pdegym import PdeGym
+from scigpt.data_prep.sources.superbench import SuperBench
+from scigpt.data_prep.sources.the_well import TheWell
 
-SOURCES: dict[str, type[Source]] = {s.name: s for s in (Era5, Cmip6, Ostia, Miniseed)}
+GROUP = "scigpt.sources"
+_log = logging.getLogger(__name__)
+
+
+def installed(taken: Collection[str]) -> dict[str, type[Source]]:
+    """Sources of installed packages; one that cannot be used is left out with one sentence in the log.
+
+    Args:
+        taken: names that are not free.
+    """
+    found: dict[str, type[Source]] = {}
+    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
+        package = entry.dist.name if entry.dist is not None else entry.value
+        try:
+            source = entry.load()
+        except Exception as error:  # whatever a package does when it is imported
+            why = f"it cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}"
+        else:
+            if not (isinstance(source, type) and issubclass(source, Source)):
+                why = f"{entry.value} is no subclass of scigpt.data_prep.source.Source"
+            elif getattr(source, "__abstractmethods__", None):
+                why = f"{entry.value} lacks {', '.join(sorted(source.__abstractmethods__))}"
+            elif getattr(source, "name", None) != entry.name or not hasattr(source, "Options"):
+                why = f"{entry.value} must have name = {entry.name!r} and a dataclass Options"
+            elif entry.name in taken or entry.name in found:
+                why = "the name is taken by another source"
+            else:
+                found[entry.name] = source
+                continue
+        _log.warning("the source %s of the package %s is left out: %s", entry.name, package, why)
+    return found
+
+
+SOURCES: dict[str, type[Source]] = {
+    s.name: s
+    for s in (Era5, Cmip6, Ostia, Miniseed, TheWell, PdeBench, PdeArena, PdeGym, SuperBench, OperatorScaling, Arrays)
+}
+SOURCES |= installed({*SOURCES, Generic.name})
+# last, because `scigpt data inspect` takes the first source that recognises a file, and any table is one of the user's own
+SOURCES[Generic.name] = Generic

@@ -174,6 +174,9 @@ class Miniseed(Source):
                             found.setdefault(split, []).append(SampleRef(f"{slug}-{index:03d}-{a:010d}", split, spec))
         used = [s for s in splits if s in found]
         inputs = dict.fromkeys((f.name, f.sha256) for i in instruments for f in i.origin.files)
+        if o.stationxml is not None:
+            about = locate(o.stationxml)
+            inputs[about.name, sha256(about)] = None
         return Plan(
             tuple(ref for s in used for ref in found[s]),
             tuple(splits[s] for s in used),

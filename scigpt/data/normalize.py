@@ -47,8 +47,12 @@ class Scales:
     steady_ratio: float = 1.0
 
     @classmethod
-    def from_stats(cls, layout: Layout, stats: Mapping[str, Any]) -> Scales:
+    def from_stats(cls, layout: Layout, stats: Mapping[str, Any], stride: int = 1) -> Scales:
         """From the layout and the JSON of `Statistics` (the content of `stats.json`).
+
+        Args:
+            stride: distance of the frames of a window, in frames of the record. The statistics are of neighbouring frames; an increment
+                over a longer step is taken to grow with it, until the frames have nothing in common (sqrt 2).
 
         Raises:
             UserError: statistics of no variable at all: there is no training split.
@@ -69,7 +73,7 @@ class Scales:
             rms = (steps["m2"] / steps["count"] + steps["mean"] ** 2) ** 0.5 if steps["count"] else 0.0
             center.append(entry["mean"])
             scale.append(spread)
-            increment.append(rms / spread)
+            increment.append(max(rms / spread, min(stride * rms / spread, 2**0.5)))
         return cls(tuple(transform), tuple(center), tuple(scale), tuple(increment), float(stats.get("steady_ratio") or 1.0))
 
     def to_json(self) -> dict[str, Any]:

@@ -14,12 +14,14 @@ def choose_patch(grid: Sequence[int], preferred: int | Sequence[int], geometry: 
     """The patch `(pz, py, px)` for a grid `(Z, Y, X)`.
 
     A side no longer than the preferred patch is one patch; else the largest patch between half the preferred size and that size which
-    divides the side; else the one that gives the fewest tokens and, among those, pads least. Points are always one token each.
+    divides the side; else the one that gives the fewest tokens and, among those, pads least. Points are always one token each. One
+    number is meant for series and maps; volumes take half of it, so that a token holds as much as the tokenizer can carry.
     """
     if geometry == "points":
         return (1, 1, 1)
-    wanted = (preferred,) * 3 if isinstance(preferred, int) else tuple(preferred)
-    return tuple(_choose(side, want) for side, want in zip(grid, wanted, strict=True))  # type: ignore[return-value]
+    if isinstance(preferred, int):
+        preferred = ((preferred + 1) // 2 if min(grid) > 1 else preferred,) * 3
+    return tuple(_choose(side, want) for side, want in zip(grid, preferred, strict=True))  # type: ignore[return-value]
 
 
 def _choose(side: int, preferred: int) -> int:

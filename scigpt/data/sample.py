@@ -133,10 +133,12 @@ class Time:
         """Fraction of the year gone, float32 `(T,)` in [0, 1); NaN for simulated time."""
         if self.calendar == "none":
             return np.full(self.seconds.shape, np.nan, np.float32)
-        dates = self.dates()
-        starts = cftime.date2num([cftime.datetime(d.year, 1, 1, calendar=self.calendar) for d in dates], TIME_UNITS, self.calendar)
-        ends = cftime.date2num([cftime.datetime(d.year + 1, 1, 1, calendar=self.calendar) for d in dates], TIME_UNITS, self.calendar)
-        return ((self.seconds - starts) / (np.asarray(ends) - starts)).astype(np.float32)
+        # the dates of the first and last frame are enough; one for every frame would take longer than reading it
+        first, last = (d.year for d in self[:: max(1, len(self) - 1)].dates()[[0, -1]])
+        new_years = [cftime.datetime(y, 1, 1, calendar=self.calendar) for y in range(first, last + 2)]
+        starts = np.asarray(cftime.date2num(new_years, TIME_UNITS, self.calendar), np.float64)
+        year = np.searchsorted(starts[1:-1], self.seconds, "right")
+        return ((self.seconds - starts[year]) / np.diff(starts)[year]).astype(np.float32)
 
     def hour(self) -> np.ndarray:
         """Fraction of the (universal) day gone, float32 `(T,)` in [0, 1); NaN for simulated time."""

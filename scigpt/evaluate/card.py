@@ -8,7 +8,8 @@ from typing import Any
 
 import jinja2
 
-METHODS = ("model", "persistence", "linear", "mean", "trailing mean")
+METHODS = ("model", "persistence", "linear", "mean", "trailing mean", "climatology", "FNO")
+CLASSES = {"better": "win", "even": "even", "worse": "loss", "undefined": "none"}
 
 
 def render(results: Mapping[str, Any]) -> str:
@@ -20,13 +21,14 @@ def render(results: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "factor": factor, "verdict": verdict, "best": best, "column": column, "plain": "{:g}".format}
-    return environment.get_template("card.html").render(methods=METHODS, **results)
+    filters = {"figure": figure, "conclusion": conclusion, "interval": interval, "verdict": verdict, "best": best, "column": column}
+    environment.filters |= {**filters, "plain": "{:g}".format, "share": "{:.3g}".format}
+    return environment.get_template("card.html").render(methods=METHODS, classes=CLASSES, **results)
 
 
-def figure(value: float) -> str:
+def figure(value: float | None) -> str:
     """A score with three significant digits."""
-    if math.isnan(value):
+    if value is None or math.isnan(value):
         return "-"
     if math.isinf(value):
         return "diverged"
@@ -35,19 +37,27 @@ def figure(value: float) -> str:
     return f"{value:.2e}" if not 1e-3 <= abs(value) < 1e4 else f"{value:#.3g}".rstrip(".")
 
 
-def factor(ratio: float) -> str:
-    """Error of the model over that of the best baseline, in words."""
-    if math.isnan(ratio):
-        return "undefined"
-    if math.isinf(ratio):
-        return "diverged"
+def interval(difference: Mapping[str, Any] | None) -> str:
+    """Model minus best baseline, with the interval where there is one."""
+    if difference is None or difference["low"] is None or math.isnan(difference["low"]):
+        return "one trajectory" if difference is not None and difference["trajectories"] == 1 else "-"
+    return f"{figure(difference['low'])} to {figure(difference['high'])}"
+
+
+def conclusion(summary: Mapping[str, Any]) -> str:
+    """The verdict in words, with the error of the model over that of the best baseline."""
+    ratio = summary["ratio"]
+    if summary["verdict"] in ("even", "undefined"):
+        return str(summary["verdict"])
+    if ratio is None or not math.isfinite(ratio):
+        return "diverged" if summary["verdict"] == "worse" else str(summary["verdict"])
     if ratio < 1:
         return f"{1 / ratio:.3g} times better" if ratio > 0 else "exact"
-    return f"{ratio:.3g} times worse" if ratio > 1.005 else "equal"
+    return f"{ratio:.3g} times worse"
 
 
 def verdict(score: float, other: float) -> str:
-    """CSS class: `win` or `loss` where the model is better or worse by more than half a percent, `even` between, `none` if undefined."""
+    """CSS class of a single score: `win` or `loss` where the model is better or worse by more than half a percent, `even` between."""
     if math.isnan(score) or math.isnan(other):
         return "none"
     if score < 0.995 * other:

@@ -6,20 +6,29 @@
     run             path, checkpoint, step, steps, parameters, size, code_version, licences
     options         windows, rollouts, steps
     corpora[]       name, path, fingerprint, trained_on, licences, attributions, source, grid, geometry, calendar, step,
-                    variables {role: [key]}, coefficients {name: {min, max}}, splits[]
+                    variables {role: [key]}, coefficients {name: {min, max}}, fno (null, or what `scigpt.evaluate.fno` tells), splits[]
       splits[]      split, distribution ("in" or "out"), description, records, windows, frames
-        one_step    {variable: {unit, windows (with a defined VRMSE), methods {method: {vrmse, vrmse_median, nrmse, rmse (means over
-                    windows), diverged (windows)}}}}
-        summary     vrmse {method: mean over variables}, best_baseline, ratio (model / best baseline), model_wins
+        one_step    {variable: {unit, windows (with a defined VRMSE), methods {method: {vrmse, vrmse_median, nrmse, relative_l2, rmse,
+                    maximum (means over windows), diverged (windows)}}}}
+        summary     vrmse {method: mean over variables}, best_baseline, ratio (model / best baseline), difference (null, or mean of model
+                    minus best baseline, its 95 % interval low and high, trajectories), verdict (better, even, worse, undefined)
+        regions     {region: {windows, vrmse {method}}}
+        coefficients {coefficient: {range: {windows, vrmse {method}}}}
+        spectra     null, or kind, bands {band: [low, high]}, variables {variable: {truth [k], methods {method: {bands {band: {error,
+                    power_ratio}}, and of the model power [k], error [k]}}}}
         rollout     null, or windows, context, steps, lead_times [steps], lead_unit ("s", or "1" for simulated time),
-                    variables {variable: {method: {vrmse [steps], ranges {"1-10": mean}, survival (median steps until VRMSE > 1)}}}
+                    variables {variable: {method: {vrmse [steps], ranges {"1-10": mean}, survival (median steps until VRMSE > 1)}}},
+                    summary {"1-10": as above}, drift {variable: {truth or model: {mean [steps], mean_square [steps]}}}, spectra {"1-10": as
+                    above}
         pictures[]  file, caption
 
-Methods are "model" and the baselines of `scigpt.evaluate.baselines`; `scigpt.evaluate.metrics` defines the errors.
+Methods are "model", the baselines of `scigpt.evaluate.baselines`, "climatology" where there is one, and "FNO" on request. Definitions stand
+in `scigpt.evaluate.metrics`, `spectra`, `conservation`, `breakdown` and `intervals`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -34,15 +43,20 @@ from scigpt.data.corpus import Corpus
 from scigpt.data.files import dump_json, load_json
 from scigpt.data.mixture import CorpusConfig
 from scigpt.errors import UserError
+from scigpt.evaluate import fno
 from scigpt.evaluate.card import render
-from scigpt.evaluate.pictures import draw
-from scigpt.evaluate.study import Options, Plan, Subject, plan, study
+from scigpt.evaluate.climatology import Climatology
+from scigpt.evaluate.gallery import draw
+from scigpt.evaluate.plan import Options, Plan, Subject, plan
+from scigpt.evaluate.rollout import Model
+from scigpt.evaluate.study import Beside, study
 from scigpt.model.backbone import SciGPT, Vocabulary
 from scigpt.train import checkpoint
 from scigpt.train.config import RunConfig, load
 from scigpt.train.engine import CHECKPOINTS
 from scigpt.train.provenance import FILE as PROVENANCE
-from scigpt.train.run import CONFIG
+from scigpt.train.report import log_evaluation
+from scigpt.train.run import CONFIG, METRICS
 
 CARD, RESULTS, PAGE = "card", "results.json", "index.html"
 SCHEMA_VERSION = 1
@@ -89,21 +103,29 @@ class TrainedRun:
 
 
 def evaluate(
-    run: Path, corpora: Sequence[Path] = (), split: str | None = None, options: Options | None = None, progress: bool = True
+    run: Path,
+    corpora: Sequence[Path] = (),
+    split: str | None = None,
+    options: Options | None = None,
+    progress: bool = True,
+    with_fno: bool = False,
 ) -> dict[str, Any]:
     """Evaluate the newest checkpoint of a run and write `RUN/card/` (replaced as a whole, when everything is done).
 
     Args:
         corpora: folders, instead of the corpora of the run's configuration.
         split: the one split to evaluate, instead of every split but the one trained on.
+        with_fno: train an FNO beside the run on each gridded corpus that the run was trained on, and score it too.
 
     Returns:
         The content of `results.json`.
 
     Raises:
         UserError: whatever a user can mend, before anything is computed: no complete checkpoint, a corpus whose variables or units
-            the model does not know, a split that does not exist, a window longer than the records.
+            the model does not know, a split that does not exist, a window longer than the records, an extra that is not installed.
     """
+    if with_fno:
+        fno.require()
     options = options or Options()
     trained = TrainedRun.open(run)
     work = _plans(trained, corpora, split, options)
@@ -114,13 +136,16 @@ def evaluate(
     folder.mkdir()
     try:
         described: dict[str, dict[str, Any]] = {}
+        beside: dict[str, Beside] = {}
         for each in work:
-            done = study(model, each, device, progress)
             corpus = each.subject.corpus
-            about = described.setdefault(corpus.name, {**_describe(corpus, trained), "splits": []})
+            if corpus.name not in described:
+                beside[corpus.name], about_fno = _beside(trained, each.subject, device, progress, with_fno)
+                described[corpus.name] = {**_describe(corpus, trained), "fno": about_fno, "splits": []}
+            done = study(model, each, device, progress, beside[corpus.name])
             stem = re.sub(r"[^a-z0-9]+", "-", f"{corpus.name}-{each.split}".lower())
             pictures = [asdict(p) for p in draw(done, folder, f"{len(described)}-{stem}")]
-            about["splits"].append({**done.numbers, "pictures": pictures})
+            described[corpus.name]["splits"].append({**done.numbers, "pictures": pictures})
         results = {
             "schema_version": SCHEMA_VERSION,
             "run": dict(trained.facts),
@@ -130,11 +155,33 @@ def evaluate(
         (folder / PAGE).write_text(render(results), encoding="utf-8")
         results = _finite(results)
         (folder / RESULTS).write_bytes(dump_json(results, indent=1))
+        for kept in (run / CARD).glob(f"{fno.STEM}*"):  # hours of training, perhaps
+            shutil.copy2(kept, folder / kept.name)
         _replace(folder, run / CARD)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    log_evaluation(trained.config.report, run, flatten(results), trained.facts["step"], run / CARD)
     return results
+
+
+def _beside(
+    trained: TrainedRun, subject: Subject, device: str, progress: bool, with_fno: bool
+) -> tuple[Beside, dict[str, Any] | None]:
+    """What stands beside the model on a corpus, and what is told about its FNO."""
+    corpus, config = subject.corpus, trained.config
+    climatology = Climatology.of(corpus, subject.config, subject.scales, progress)
+    if not with_fno or not fno.applicable(corpus.layout) or trained.fingerprints.get(corpus.name) != corpus.fingerprint:
+        return Beside({}, climatology), None
+    groups = 0
+    for line in (trained.path / METRICS).read_text().splitlines():
+        read = json.loads(line)
+        groups += read["corpora"].count(corpus.name) if read["step"] <= trained.facts["step"] else 0
+    made = fno.train_beside(
+        trained.path / CARD, corpus, subject.config, config.data, config.seed, groups, trained.model.flops, device, progress
+    )
+    rivals: dict[str, Model] = {fno.NAME: made[0]}
+    return Beside(rivals, climatology), made[1]
 
 
 def flatten(results: Mapping[str, Any]) -> dict[str, float]:
@@ -143,16 +190,38 @@ def flatten(results: Mapping[str, Any]) -> dict[str, float]:
     for corpus in results["corpora"]:
         for part in corpus["splits"]:
             where = f"{corpus['name']}/{part['split']}"
-            for method, value in part["summary"]["vrmse"].items():
-                scores[f"{where}/vrmse/{method}"] = value
+            scores |= _flat_summary(part["summary"], where)
+            for region, entry in part["regions"].items():
+                scores |= {f"{where}/region/{region}/{method}/vrmse": value for method, value in entry["vrmse"].items()}
+            for name, bins in part["coefficients"].items():
+                for label, entry in bins.items():
+                    scores |= {f"{where}/{name}/{label}/{method}/vrmse": value for method, value in entry["vrmse"].items()}
+            for label, spectra in [("one_step", part["spectra"]), *(part["rollout"] or {"spectra": {}})["spectra"].items()]:
+                for variable, found in (spectra or {"variables": {}})["variables"].items():
+                    for method, entry in found["methods"].items():
+                        for band, share in entry["bands"].items():
+                            scores |= {f"{where}/spectra_{label}/{variable}/{method}/{band}_{n}": v for n, v in share.items()}
             for variable, row in part["one_step"].items():
                 for method, entry in row["methods"].items():
-                    scores |= {f"{where}/one_step/{variable}/{method}/{name}": entry[name] for name in ("vrmse", "nrmse", "rmse")}
-            for variable, methods in (part["rollout"] or {"variables": {}})["variables"].items():
+                    scores |= {f"{where}/one_step/{variable}/{method}/{name}": entry[name] for name in entry if name != "diverged"}
+            if part["rollout"] is None:
+                continue
+            for span, summary in part["rollout"]["summary"].items():
+                scores |= _flat_summary(summary, f"{where}/leads_{span}")
+            for variable, methods in part["rollout"]["drift"].items():
+                for method, entry in methods.items():
+                    scores |= {f"{where}/drift/{variable}/{method}/{name}": curve[-1] for name, curve in entry.items()}
+            for variable, methods in part["rollout"]["variables"].items():
                 for method, entry in methods.items():
                     scores |= {f"{where}/rollout/{variable}/{method}/vrmse_{span}": value for span, value in entry["ranges"].items()}
                     scores[f"{where}/rollout/{variable}/{method}/survival"] = entry["survival"]
     return {re.sub(r"[^\w./-]", "_", name, flags=re.ASCII): value for name, value in scores.items() if value is not None}
+
+
+def _flat_summary(summary: Mapping[str, Any], where: str) -> dict[str, float | None]:
+    found = {f"{where}/vrmse/{method}": value for method, value in summary["vrmse"].items()}
+    difference = summary["difference"] or {}
+    return found | {f"{where}/difference/{name}": difference.get(name) for name in ("mean", "low", "high")}
 
 
 def _plans(trained: TrainedRun, folders: Sequence[Path], split: str | None, options: Options) -> list[Plan]:

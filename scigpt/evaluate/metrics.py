@@ -1,4 +1,4 @@
-"""Errors of forecasts: RMSE, nRMSE and VRMSE, masked by validity and weighted by area, accumulated in float64.
+"""Errors of forecasts: VRMSE, nRMSE, relative L2, RMSE and maximum, masked by validity and weighted by area, accumulated in float64.
 
 One rule serves maps, volumes, stations and single series. A **window** is a run of frames of one record, `S` its scored points: the
 valid points of the scored frames, each with its area weight `w`. (The Well, arXiv:2412.00568, takes the variance over the space of
@@ -8,6 +8,10 @@ each frame, which a series of one point does not have.) For truth `u`, forecast 
     RMSE  = sqrt(MSE)                                   in the variable's unit
     nRMSE = sqrt(MSE / (sum_S w u^2 / sum_S w))         1 for the forecast 0
     VRMSE = sqrt(MSE / (sum_S w (u - m)^2 / sum_S w))   1 for the forecast m
+    maximum = max_S |v - u|                             in the variable's unit
+
+The relative L2 error `||v - u|| / ||u||` is that of single frames, each with its own norms as in papers on neural operators (FNO,
+arXiv:2010.08895), and then the mean over the scored frames; with the norms of the whole window it would be the nRMSE again.
 
 The score of a split is the mean over its windows (and the median beside it). By lead time, the MSE is that of one frame and the
 denominator that of the whole window, so that the curves of a series are defined too.
@@ -33,6 +37,8 @@ class Scores:
     rmse: Tensor
     nrmse: Tensor
     vrmse: Tensor
+    relative_l2: Tensor
+    maximum: Tensor
 
 
 def scored(batch: Batch) -> Tensor:
@@ -59,7 +65,18 @@ def score(prediction: Tensor, truth: Tensor, mask: Tensor, weight: Tensor) -> Sc
     total = mass.sum(1)
     mse = torch.where(mass > 0, mean_square * mass, 0.0).sum(1) / total
     variance, power = spread(truth, mask, weight)
-    return Scores(rmse=mse.sqrt(), nrmse=(mse / power).sqrt(), vrmse=(mse / variance).sqrt())
+    # a frame that is zero throughout has no relative error
+    size = torch.where(mask, weight.double() * truth.double().square(), 0.0).sum((-3, -2, -1)) / mass
+    relative = (mean_square / torch.where(size > 0, size, torch.nan)).sqrt()
+    distance = (prediction.double() - truth.double()).abs().nan_to_num(nan=torch.inf, posinf=torch.inf)
+    most = torch.where(mask, distance, 0.0).amax((1, -3, -2, -1))
+    return Scores(
+        rmse=mse.sqrt(),
+        nrmse=(mse / power).sqrt(),
+        vrmse=(mse / variance).sqrt(),
+        relative_l2=relative.nanmean(1),
+        maximum=torch.where(total > 0, most, torch.nan),
+    )
 
 
 def vrmse_by_frame(prediction: Tensor, truth: Tensor, mask: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pictures of forecasts: maps, slices of volumes, lines, series and stations, and VRMSE against lead time.
+"""Pictures of forecasts: maps, slices of volumes, lines, series and stations.
 
 Truth and prediction share one colour scale, changes and errors another, symmetric about zero. Where the truth is invalid all is grey.
 """
@@ -7,115 +7,57 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
-from scigpt.data.sample import SPACE_AXES, Sample, Variable
-from scigpt.evaluate.study import MODEL, Example, Study
+from scigpt.data.sample import SPACE_AXES, Sample
+from scigpt.evaluate.drawing import COLOURS, GREY, INK, bracket, elapsed_time, label, new_figure, plain, pretty_unit, titled
+from scigpt.evaluate.study import MODEL, Example
 
-GREY, INK = "#c4c4c4", "#222222"
-COLOURS = {MODEL: "#c8102e", "persistence": "#5b6770", "linear": "#1f6fb2", "mean": "#b5bac0", "trailing mean": "#e0a100"}
-STYLES = {MODEL: "-", "persistence": "--", "linear": "-.", "mean": ":", "trailing mean": (0, (6, 2))}
-DPI = 120
 POINT = "(grid point)"
-MOST_VARIABLES = 6
 SNAPSHOTS = 4
 STATIONS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A PNG file, by its name within the card's folder."""
-
-    file: str
-    caption: str
-
-
-def draw(study: Study, folder: Path, stem: str) -> list[Picture]:
-    """Draw everything of one split into `folder`, as `STEM-*.png`."""
-    pictures = []
-
-    def save(figure: Figure, name: str, caption: str) -> None:
-        file = f"{stem}-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}.png"
-        FigureCanvasAgg(figure).print_png(folder / file, metadata={"Software": None})
-        pictures.append(Picture(file, caption))
-
-    sample = study.one_step.sample
-    for c, variable in _shown(sample):
-        for figure, what in _one_step(study.one_step, c):
-            save(figure, f"{variable.key}-{what}", f"{label(variable)}: {what}")
-    if study.rollout is not None:
-        save(lead_time_figure(study.numbers["rollout"], sample), "lead-time", "VRMSE against lead time")
-        for c, variable in _shown(sample):
-            for figure, what in _rollout(study.rollout, c):
-                save(figure, f"{variable.key}-{what}", f"{label(variable)}: {what}")
-    return pictures
-
-
-def label(variable: Variable, unit: bool = False) -> str:
-    """`air temperature at 850 hPa`, with the unit in brackets if asked for."""
-    name = variable.name.replace("_", " ")
-    if variable.level is not None:
-        kind = {"pressure": "hPa", "height": "m", "depth": "m depth"}[variable.level.kind]
-        name += f" at {variable.level.value:g} {kind}"
-    symbol = pretty_unit(variable.unit)
-    return f"{name} ({symbol})" if unit and symbol else name
-
-
-def pretty_unit(unit: str) -> str:
-    """`m s**-1` as `m s⁻¹`; empty for dimensionless numbers."""
-    if unit.startswith("degrees"):
-        return {"degrees_north": "°N", "degrees_east": "°E"}.get(unit, "°")
-    raised = re.sub(r"(?<=[A-Za-z])(?:\*\*|\^)?(-?\d+)", lambda m: m[1].translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")), unit)
-    return "" if unit == "1" else raised.replace("percent", "%")
-
-
-def _shown(sample: Sample) -> list[tuple[int, Variable]]:
-    return [(c, v) for c, v in enumerate(sample.variables) if v.predicted][:MOST_VARIABLES]
-
-
-def _wide_axes(sample: Sample) -> list[int]:
+def wide_axes(sample: Sample) -> list[int]:
     return [i for i, n in enumerate(sample.values.shape[2:]) if n > 1]
 
 
-def _one_step(example: Example, c: int) -> Iterator[tuple[Figure, str]]:
+def one_step(example: Example, c: int) -> Iterator[tuple[Figure, str]]:
     """The last frame of a window, predicted from all before it."""
     sample = example.sample
-    if sample.geometry == "points" or not _wide_axes(sample):
+    if sample.geometry == "points" or not wide_axes(sample):
         if sample.values.shape[-1] > 1:
             yield _maps(example, c, _Stations(sample)), "stations, one step"
         yield _series(example, c, "one-step prediction"), "series, one step"
-    elif len(_wide_axes(sample)) == 1:
+    elif len(wide_axes(sample)) == 1:
         yield _lines(example, c), "one step"
     else:
-        for plane in _planes(sample):
+        for plane in planes(sample):
             yield _maps(example, c, plane), f"one step{plane.suffix}"
 
 
-def _rollout(example: Example, c: int) -> Iterator[tuple[Figure, str]]:
+def rollout(example: Example, c: int) -> Iterator[tuple[Figure, str]]:
     sample = example.sample
-    if sample.geometry == "points" or not _wide_axes(sample):
+    if sample.geometry == "points" or not wide_axes(sample):
         yield _series(example, c, "rollout"), "series, rollout"
-    elif len(_wide_axes(sample)) == 1:
+    elif len(wide_axes(sample)) == 1:
         yield _space_time(example, c), "rollout"
     else:
-        for plane in _planes(sample)[:1]:
+        for plane in planes(sample)[:1]:
             yield _snapshots(example, c, plane), f"rollout{plane.suffix}"
 
 
 # --- what a flat picture is drawn on
 
 
-class _Plane:
+class Plane:
     """Two axes of the grid, a cut through the middle of the third."""
 
     def __init__(self, sample: Sample, vertical: int, horizontal: int) -> None:
@@ -188,40 +130,40 @@ def _axis(sample: Sample, axis: int) -> tuple[np.ndarray, str]:
     return np.arange(count), f"{name} {POINT}"
 
 
-def _planes(sample: Sample) -> list[_Plane]:
-    wide = _wide_axes(sample)
+def planes(sample: Sample) -> list[Plane]:
+    wide = wide_axes(sample)
     if len(wide) == 2:
-        return [_Plane(sample, *wide)]
-    return [_Plane(sample, 1, 2), _Plane(sample, 0, 2)]
+        return [Plane(sample, *wide)]
+    return [Plane(sample, 1, 2), Plane(sample, 0, 2)]
 
 
 # --- colour scales
 
 
-def _colours(values: np.ndarray) -> tuple[str, Normalize]:
+def colour_scale(values: np.ndarray) -> tuple[str, Normalize]:
     """A diverging map for fields that swing about zero, else a sequential one; the scale leaves out half a percent at each end."""
     if not values.size:
         return "viridis", Normalize(0, 1)
     low, high = np.percentile(values, (0.5, 99.5))
     if low < 0 < high and min(-low, high) > 0.2 * max(-low, high):
-        return "RdBu_r", _symmetric(values)
+        return "RdBu_r", symmetric(values)
     if high <= low:
         high = low + max(abs(low) * 1e-6, 1e-12)
     return "viridis", Normalize(low, high)
 
 
-def _anomaly(values: np.ndarray) -> np.ndarray:
+def anomaly(values: np.ndarray) -> np.ndarray:
     """What a forecast of the mean would get wrong: the scale for the errors of a rollout."""
     return values - values.mean() if values.size else values
 
 
-def _symmetric(values: np.ndarray) -> Normalize:
+def symmetric(values: np.ndarray) -> Normalize:
     finite = np.abs(values[np.isfinite(values)])
     most = float(np.percentile(finite, 99.5)) if finite.size else 0.0
     return Normalize(-(most or 1e-12), most or 1e-12)
 
 
-def _colourbar(figure: Figure, image: Any, axes: Any, text: str, shown: Sequence[np.ndarray], below: bool = False) -> None:
+def colourbar(figure: Figure, image: Any, axes: Any, text: str, shown: Sequence[np.ndarray], below: bool = False) -> None:
     """One bar for some panels, beside or below them, pointed where values go beyond the scale."""
     finite = np.concatenate([s[np.isfinite(s)].reshape(-1) for s in shown])
     low, high = bool(finite.size and finite.min() < image.norm.vmin), bool(finite.size and finite.max() > image.norm.vmax)
@@ -234,12 +176,6 @@ def _colourbar(figure: Figure, image: Any, axes: Any, text: str, shown: Sequence
     for axis in (bar.ax.xaxis, bar.ax.yaxis):
         axis.get_offset_text().set_fontsize(7)
     bar.outline.set_linewidth(0.4)
-
-
-def _figure(width: float, height: float, title: str) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left", fontweight="bold")
-    return figure
 
 
 def _note_gaps(figure: Figure, valid: np.ndarray) -> None:
@@ -258,18 +194,18 @@ def _draw(figure: Figure, plane: Any, panels: Sequence[Panel], colours: str, nor
     """Panels of one colour scale, and its bar."""
     for axes, title, values, valid in panels:
         image = plane.show(axes, values, valid, colours, norm)
-        _titled(axes, title)
-    _colourbar(figure, image, [p[0] for p in panels], text, [values[valid] for _, _, values, valid in panels], below)
+        titled(axes, title)
+    colourbar(figure, image, [p[0] for p in panels], text, [values[valid] for _, _, values, valid in panels], below)
 
 
 def _grid(rows: int, columns: int, size: float, aspect: float, title: str) -> tuple[Figure, np.ndarray, bool]:
     """A figure and its axes `[row, column]`; where the panels are much wider than high, rows and columns change places on the paper."""
     below = aspect < 0.6
     if not below:
-        figure = _figure(size * columns + 1.3, size * rows * aspect + 1.4, title)
+        figure = new_figure(size * columns + 1.3, size * rows * aspect + 1.4, title)
         return figure, figure.subplots(rows, columns, squeeze=False), below
     wide = 9.6 / rows
-    figure = _figure(9.6 + 0.6, columns * (wide * aspect + 0.3) + 1.6, title)
+    figure = new_figure(9.6 + 0.6, columns * (wide * aspect + 0.3) + 1.6, title)
     return figure, figure.subplots(columns, rows, squeeze=False).T, below
 
 
@@ -293,8 +229,8 @@ def _maps(example: Example, c: int, plane: Any) -> Figure:
         (grid[1, 1], "predicted change", forecast - before, both),
         (grid[1, 2], "error (prediction - truth)", forecast - truth, valid),
     ]
-    _draw(figure, plane, field, *_colours(np.concatenate([truth[valid], before[seen]])), label(variable, unit=True), below)
-    _draw(figure, plane, change, "PuOr_r", _symmetric((truth - before)[both]), f"change and error {_bracket(variable)}", below)
+    _draw(figure, plane, field, *colour_scale(np.concatenate([truth[valid], before[seen]])), label(variable, unit=True), below)
+    _draw(figure, plane, change, "PuOr_r", symmetric((truth - before)[both]), f"change and error {bracket(variable)}", below)
     _outer_labels(grid.T if below else grid, plane)
     _note_gaps(figure, both)
     return figure
@@ -310,11 +246,11 @@ def _steady_maps(example: Example, c: int, plane: Any) -> Figure:
         grid[0, 0].set_visible(False)
     else:
         source = (grid[0, 0], "given", sample.values[-1, given], sample.valid[-1, given])
-        _draw(figure, plane, [source], *_colours(source[2][source[3]]), label(sample.variables[given], unit=True), False)
+        _draw(figure, plane, [source], *colour_scale(source[2][source[3]]), label(sample.variables[given], unit=True), False)
     solution = [(grid[0, 1], "truth", truth, valid), (grid[1, 1], "prediction", forecast, valid)]
     error = (grid[1, 0], "error (prediction - truth)", forecast - truth, valid)
-    _draw(figure, plane, solution, *_colours(truth[valid]), label(variable, unit=True), False)
-    _draw(figure, plane, [error], "PuOr_r", _symmetric(error[2][valid]), f"error {_bracket(variable)}", False)
+    _draw(figure, plane, solution, *colour_scale(truth[valid]), label(variable, unit=True), False)
+    _draw(figure, plane, [error], "PuOr_r", symmetric(error[2][valid]), f"error {bracket(variable)}", False)
     _outer_labels(grid, plane)
     _note_gaps(figure, valid)
     return figure
@@ -336,9 +272,9 @@ def _snapshots(example: Example, c: int, plane: Any) -> Figure:
         field += [(grid[0, i], f"lead {step}: {leads[step - 1]:.4g} {unit}", truth, valid), (grid[1, i], "", forecast, valid)]
         errors.append((grid[2, i], "", forecast - truth, valid))
     truths = [values[valid] for _, _, values, valid in field[::2]]
-    _draw(figure, plane, field, *_colours(np.concatenate(truths)), label(variable, unit=True), below)
-    limits = _symmetric(np.concatenate([_anomaly(t) for t in truths]))
-    _draw(figure, plane, errors, "PuOr_r", limits, f"error {_bracket(variable)}", below)
+    _draw(figure, plane, field, *colour_scale(np.concatenate(truths)), label(variable, unit=True), below)
+    limits = symmetric(np.concatenate([anomaly(t) for t in truths]))
+    _draw(figure, plane, errors, "PuOr_r", limits, f"error {bracket(variable)}", below)
     box = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1.5}
     for axes, name in zip(grid[:, 0], ("truth", "prediction", "error"), strict=True):
         axes.annotate(name, (0.03, 0.96), xycoords="axes fraction", va="top", fontsize=8, color=INK, bbox=box)
@@ -350,7 +286,7 @@ def _snapshots(example: Example, c: int, plane: Any) -> Figure:
 def _lines(example: Example, c: int) -> Figure:
     """A field on a line: values above, changes (or the error) below."""
     sample, variable = example.sample, example.sample.variables[c]
-    axis = _wide_axes(sample)[0]
+    axis = wide_axes(sample)[0]
     x, x_label = _axis(sample, axis)
     valid = sample.valid[-1, c].reshape(-1)
 
@@ -360,7 +296,7 @@ def _lines(example: Example, c: int) -> Figure:
     truth, forecast = line(sample.values[-1, c]), line(example.prediction[-1, c])
     before = line(sample.values[-2, c], sample.valid[-2, c].reshape(-1))
     when = _times(sample)
-    figure = _figure(8, 5, f"{label(variable)}: {'steady problem' if sample.steady else 'one step'}")
+    figure = new_figure(8, 5, f"{label(variable)}: {'steady problem' if sample.steady else 'one step'}")
     upper, lower = figure.subplots(2, 1, sharex=True)
     if not sample.steady:
         upper.plot(x, before, color=GREY, lw=1.5, label=f"last seen, {when[-2]}")
@@ -371,9 +307,9 @@ def _lines(example: Example, c: int) -> Figure:
     lower.plot(x, forecast - truth, color=COLOURS["linear"], lw=1.2, label="error (prediction - truth)")
     for axes, text in (
         (upper, label(variable, unit=True)),
-        (lower, f"{'error' if sample.steady else 'change and error'} {_bracket(variable)}"),
+        (lower, f"{'error' if sample.steady else 'change and error'} {bracket(variable)}"),
     ):
-        _plain(axes, text)
+        plain(axes, text)
         _shade(axes, x, valid)
         axes.margins(x=0.01)
         axes.legend(fontsize=7.5, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)
@@ -385,14 +321,14 @@ def _lines(example: Example, c: int) -> Figure:
 def _space_time(example: Example, c: int) -> Figure:
     """A field on a line over the whole rollout: lead time upwards."""
     sample, variable = example.sample, example.sample.variables[c]
-    x, x_label = _axis(sample, _wide_axes(sample)[0])
+    x, x_label = _axis(sample, wide_axes(sample)[0])
     steps = len(example.prediction)
     truth, forecast = (a.reshape(steps, -1) for a in (sample.values[-steps:, c], example.prediction[:, c]))
     valid = sample.valid[-steps:, c].reshape(steps, -1)
-    figure = _figure(9.6, 3.9, f"{label(variable)}: rollout from {len(sample.time) - steps} frames")
+    figure = new_figure(9.6, 3.9, f"{label(variable)}: rollout from {len(sample.time) - steps} frames")
     grid = figure.subplots(1, 3, sharey=True)
-    colours, norm = _colours(truth[valid])
-    limits = _symmetric(_anomaly(truth[valid]))
+    colours, norm = colour_scale(truth[valid])
+    limits = symmetric(anomaly(truth[valid]))
     panels = (
         ("truth", truth, colours, norm),
         ("prediction", forecast, colours, norm),
@@ -403,12 +339,12 @@ def _space_time(example: Example, c: int) -> Figure:
         axes.set_facecolor(GREY)
         shown = np.ma.masked_where(~valid | ~np.isfinite(values), values)
         images.append(axes.pcolormesh(x, np.arange(1, steps + 1), shown, cmap=palette, norm=scale, shading="nearest", rasterized=True))
-        _titled(axes, title)
+        titled(axes, title)
         axes.set_xlabel(x_label, fontsize=8)
     grid[0].set_ylabel("lead (steps)", fontsize=8)
     grid[0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    _colourbar(figure, images[1], grid[:2], label(variable, unit=True), [truth[valid], forecast[valid]])
-    _colourbar(figure, images[2], grid[2:], f"error {_bracket(variable)}", [(forecast - truth)[valid]])
+    colourbar(figure, images[1], grid[:2], label(variable, unit=True), [truth[valid], forecast[valid]])
+    colourbar(figure, images[2], grid[2:], f"error {bracket(variable)}", [(forecast - truth)[valid]])
     _note_gaps(figure, valid)
     return figure
 
@@ -419,7 +355,7 @@ def _series(example: Example, c: int, what: str) -> Figure:
     count = min(STATIONS, sample.values.shape[-1])
     steps = len(example.prediction)
     elapsed, unit = elapsed_time(sample.time.seconds - sample.time.seconds[0], sample.time.calendar == "none")
-    figure = _figure(8, 1.0 + 1.9 * count, f"{label(variable)}: {what}")
+    figure = new_figure(8, 1.0 + 1.9 * count, f"{label(variable)}: {what}")
     rows = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
     marker = "." if steps <= 80 else ""
     for station, axes in enumerate(rows):
@@ -438,72 +374,12 @@ def _series(example: Example, c: int, what: str) -> Figure:
         if what == "rollout":
             axes.axvline(elapsed[-steps - 1], color="#888888", lw=0.8, label="last frame given")
         _shade(axes, elapsed, there)
-        _plain(axes, label(variable, unit=True) if count == 1 else f"station {station + 1} {_bracket(variable)}")
+        plain(axes, label(variable, unit=True) if count == 1 else f"station {station + 1} {bracket(variable)}")
         axes.margins(x=0.01)
     rows[0].legend(fontsize=7.5, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)
     rows[-1].set_xlabel(f"time since {_times(sample)[0]} ({unit})", fontsize=8)
     _note_gaps(figure, sample.valid[:, c, ..., :count])
     return figure
-
-
-def lead_time_figure(rollout: Mapping[str, Any], sample: Sample) -> Figure:
-    """VRMSE of the model and of every baseline against lead time, one panel for each variable."""
-    shown = [v for _, v in _shown(sample)]
-    columns = min(3, len(shown))
-    count = math.ceil(len(shown) / columns)
-    leads, unit = elapsed_time(np.asarray(rollout["lead_times"]), rollout["lead_unit"] == "1")
-    figure = _figure(max(6.0, 3.3 * columns), 2.9 * count + 0.9, "VRMSE against lead time")
-    grid = figure.subplots(count, columns, squeeze=False)
-    for axes in grid.reshape(-1)[len(shown) :]:
-        axes.set_visible(False)
-    for axes, variable in zip(grid.reshape(-1), shown, strict=False):
-        curves = {m: np.array(e["vrmse"], np.float64) for m, e in rollout["variables"][variable.key].items()}
-        for name in sorted(curves, key=lambda m: m == MODEL):
-            values = np.where(np.isfinite(curves[name]), curves[name], np.nan)
-            axes.plot(leads, values, color=COLOURS[name], ls=STYLES[name], lw=2.0 if name == MODEL else 1.3, label=name)
-        axes.axhline(1.0, color=INK, lw=0.6)
-        _plain(axes, "VRMSE")
-        _titled(axes, label(variable))
-        axes.set_xlabel(f"lead time ({unit})", fontsize=8)
-        finite = np.concatenate([c[np.isfinite(c) & (c > 0)] for c in curves.values()])
-        if finite.size and finite.max() > 20 * finite.min():
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        else:
-            axes.set_ylim(bottom=0)
-    handles, names = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles[::-1], names[::-1], fontsize=8, frameon=False, ncols=5, loc="outside lower center")
-    return figure
-
-
-def elapsed_time(seconds: np.ndarray, simulated: bool) -> tuple[np.ndarray, str]:
-    """Seconds in the unit that suits their range."""
-    if simulated:
-        return seconds, "time units"
-    span = float(np.max(np.abs(seconds)))
-    for name, size in (("years", 365.25 * 86400), ("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if span >= 3 * size:
-            return seconds / size, name
-    return seconds, "s"
-
-
-def _titled(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=8.5, color=INK, loc="left", pad=4)
-    axes.tick_params(labelsize=7, length=2.5, width=0.5)
-    for side in axes.spines.values():
-        side.set_linewidth(0.5)
-        side.set_color("#888888")
-
-
-def _plain(axes: Axes, y_label: str) -> None:
-    axes.set_ylabel(y_label, fontsize=8)
-    axes.tick_params(labelsize=7, length=2.5, width=0.5)
-    axes.yaxis.get_offset_text().set_fontsize(7)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e6e6e6", lw=0.6)
-    axes.set_axisbelow(True)
 
 
 def _shade(axes: Axes, x: np.ndarray, valid: np.ndarray) -> None:
@@ -529,11 +405,6 @@ def _outer_labels(grid: np.ndarray, plane: Any) -> None:
                 axes.set_ylabel(plane.y_label, fontsize=8)
             else:
                 axes.tick_params(labelleft=False)
-
-
-def _bracket(variable: Variable) -> str:
-    symbol = pretty_unit(variable.unit)
-    return f"({symbol})" if symbol else ""
 
 
 def _times(sample: Sample) -> list[str]:

@@ -1,96 +1,43 @@
-"""The study of one split: which windows are scored, and what the model and the baselines reach on them."""
+"""The study of one split: what the model and everything beside it reach on its windows."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from scigpt.data.batches import Batch
-from scigpt.data.corpus import Corpus
-from scigpt.data.loader import evaluation_batches, windows
-from scigpt.data.mixture import CorpusConfig, DataConfig, Item, Window, starts_of
-from scigpt.data.normalize import Scales
-from scigpt.data.patching import choose_patch, token_count
+from scigpt.data.mixture import Item, Window
 from scigpt.data.sample import Sample
-from scigpt.errors import UserError
 from scigpt.evaluate.baselines import baselines_for
+from scigpt.evaluate.breakdown import ranges, regions
+from scigpt.evaluate.climatology import Climatology
+from scigpt.evaluate.conservation import Drift, drift
+from scigpt.evaluate.intervals import paired
 from scigpt.evaluate.metrics import Scores, score, scored, survival, vrmse_by_frame
+from scigpt.evaluate.plan import Options, Plan, Subject, plan, scored_windows
 from scigpt.evaluate.rollout import Model, rollout
+from scigpt.evaluate.spectra import BANDS, Accumulator, Spectral
 
-MODEL = "model"
-TOKENS_PER_BATCH = 16384
-VALUES_PER_BATCH = 1 << 22
+__all__ = ["CLIMATOLOGY", "MODEL", "Beside", "Example", "Options", "Plan", "Study", "Subject", "plan", "study"]
+
+MODEL, CLIMATOLOGY = "model", "climatology"
 RANGES = ((1, 10), (11, 30))
 """Lead times that papers average over."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How much is evaluated.
+class Beside:
+    """What stands beside the model and the baselines that need nothing: other models by name, and a climatology where there is one."""
 
-    Args:
-        windows: one-step windows per split, spread evenly over it.
-        rollouts: free-running forecasts per split.
-        steps: their longest lead, in frames; 0 for none.
-    """
-
-    windows: int = 64
-    rollouts: int = 16
-    steps: int = 30
-
-    def __post_init__(self) -> None:
-        if self.windows < 1 or self.rollouts < 0 or self.steps < 0:
-            raise UserError(
-                f"windows={self.windows}, rollouts={self.rollouts}, steps={self.steps}: expected at least 1 window and no negative number"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A corpus as a run sees it: how its windows are cut, frames of a window, preferred patch size in points."""
-
-    corpus: Corpus
-    config: CorpusConfig
-    frames: int
-    patch: int
-    scales: Scales
-
-    @classmethod
-    def of(cls, corpus: Corpus, config: CorpusConfig, data: DataConfig) -> Subject:
-        """As the mixture `data` would train on it.
-
-        Raises:
-            UserError: a corpus without training statistics.
-        """
-        stats = corpus.stats.to_json()
-        if not stats["samples"]:
-            raise UserError(
-                f"{corpus.path}: has no training split, so there are no statistics to normalise it by; make it with a train split"
-            )
-        frames = data.frames if config.frames is None else config.frames
-        patch = data.patch if config.patch is None else config.patch
-        return cls(corpus, config, frames, patch, Scales.from_stats(corpus.layout, stats))
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What will be scored on a split: one-step windows of `frames`; rollouts over `steps` after `context` frames (0 for none)."""
-
-    subject: Subject
-    split: str
-    frames: int
-    context: int
-    steps: int
-    options: Options
+    models: Mapping[str, Model] = field(default_factory=dict)
+    climatology: Climatology | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,168 +57,272 @@ class Study:
     rollout: Example | None
 
 
-def plan(subject: Subject, split: str, options: Options) -> Plan:
-    """Choose what is scored on a split.
-
-    Windows are as long as in training, at least 3 frames so that there is something to score, and shorter where no record holds
-    that many. Rollouts start after as many frames as the model saw in training, fewer where the records are short (at least 2), and
-    run over what is left of a record of median length, at most `options.steps`.
-
-    Raises:
-        UserError: a split that the corpus lacks or that is empty, or whose records are all shorter than the 3 frames that a score
-            needs (2 of a steady problem).
-    """
-    corpus = subject.corpus
-    steady = corpus.layout.steady
-    least = 2 if steady else 3
-    shortest = Window.of(corpus, subject.config, least)
-    starts_of(corpus, split, shortest)
-    lengths = [(entry.frames - 1) // shortest.stride + 1 for entry in corpus.entries(split)]
-    frames = least if steady else max(least, min(subject.frames, max(lengths)))
-    usable = sorted(n for n in lengths if n >= frames)
-    usual = usable[len(usable) // 2]
-    context = min(frames - 1, max(2, usual // 3))
-    steps = min(options.steps, usual - context)
-    rolls = not steady and options.rollouts > 0 and steps > 1
-    return Plan(subject, split, frames, context, steps if rolls else 0, options)
+Table = dict[str, dict[str, np.ndarray]]
+"""A number for each window, by variable and method."""
 
 
 @torch.no_grad()
-def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress: bool = False) -> Study:
-    """Score the model and every baseline on the windows of a plan.
+def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress: bool = False, beside: Beside | None = None) -> Study:
+    """Score the model and everything beside it on the windows of a plan.
 
     Returns:
         Numbers in the schema of `scigpt.evaluate.evaluate`: NaN where undefined, infinite where a forecast is not finite.
     """
+    beside = beside or Beside()
+    models = {MODEL: model, **beside.models}
     about = work.subject.corpus.manifest["splits"][work.split]
-    one_step, windows, example = _one_step(model, work, device, progress)
+    first = _OneStep(work)
+    items, batches = scored_windows(work, work.frames, work.options.windows, device, progress, "one step")
+    for chunk, batch in batches:
+        predictions = {name: each(batch).physical() for name, each in models.items()}
+        first.add(batch, predictions, _climatology(beside, work, batch, chunk, work.frames))
+        if first.example is None:
+            first.example = _example(work, work.frames, chunk[0], predictions[MODEL])
+    assert first.example is not None
     numbers: dict[str, Any] = {
         "split": work.split,
         "distribution": about["distribution"],
         "description": about["description"],
         "records": about["samples"],
-        "windows": windows,
+        "windows": len(items),
         "frames": work.frames,
-        "one_step": one_step,
-        "summary": _summary(one_step),
+        **first.numbers([item.entry for item in items]),
         "rollout": None,
     }
-    forecast = None
-    if work.steps:
-        numbers["rollout"], forecast = _rollouts(model, work, device, progress)
-    return Study(numbers, example, forecast)
+    if not work.steps:
+        return Study(numbers, first.example, None)
+    later = _Rollouts(work)
+    items, batches = scored_windows(work, work.context + work.steps, work.options.rollouts, device, progress, "rollout")
+    for chunk, batch in batches:
+        predictions = {n: rollout(each, batch, work.context, work.steps, work.frames - 1) for n, each in models.items()}
+        later.add(batch, predictions, _climatology(beside, work, batch, chunk, work.context + work.steps))
+        if later.example is None:
+            later.example = _example(work, work.context + work.steps, chunk[0], predictions[MODEL])
+    assert later.example is not None
+    numbers["rollout"] = later.numbers([item.entry for item in items], later.example.sample.time.calendar)
+    return Study(numbers, first.example, later.example)
 
 
-def _one_step(model: Model, work: Plan, device: torch.device | str, progress: bool) -> tuple[dict[str, Any], int, Example]:
-    found: dict[str, dict[str, list[Scores]]] = defaultdict(lambda: defaultdict(list))
-    items, batches = _windows(work, work.frames, work.options.windows, device, progress, "one step")
-    example = None
-    for batch in batches:
-        prediction = model(batch).physical()
-        example = example or _example(work, work.frames, items[0], prediction)
+class _OneStep:
+    """Collects one-step scores over batches."""
+
+    def __init__(self, work: Plan) -> None:
+        self.example: Example | None = None
+        self._work = work
+        self._scores: dict[str, dict[str, dict[str, list[np.ndarray]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+        self._regions: dict[str, dict[str, dict[str, list[np.ndarray]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+        self._coefficients: dict[str, list[float]] = defaultdict(list)
+        self._spectral: Spectral | None = None
+        self._spectra: dict[str, Accumulator] = {}
+
+    def add(self, batch: Batch, predictions: Mapping[str, Tensor], climate: Tensor | None) -> None:
+        self._spectral = None if _timeless(batch) else Spectral.of(batch.layout, 1)
+        parts = regions(batch)
+        for name in batch.coefficient_names:
+            i = batch.coefficient_names.index(name)
+            self._coefficients[name] += torch.where(batch.known[:, i], batch.coefficients[:, i], torch.nan).tolist()
         for c, variable in _predicted(batch):
             part = _only(batch, c)
             mask, truth = scored(part), part.values[:, 1:]
-            forecasts = {MODEL: prediction[:, :, c : c + 1]} | {n: b.one_step(part) for n, b in baselines_for(part).items()}
+            forecasts = {n: p[:, :, c : c + 1] for n, p in predictions.items()}
+            forecasts |= {n: b.one_step(part) for n, b in baselines_for(part).items()}
+            if climate is not None:
+                forecasts[CLIMATOLOGY] = climate[:, 1:, c : c + 1]
             for name, forecast in forecasts.items():
-                found[variable][name].append(score(forecast, truth, mask, part.weight))
-    assert example is not None
-    units = {v.key: v.unit for v in work.subject.corpus.layout.variables}
-    table = {}
-    for variable, methods in found.items():
-        columns = {
-            name: {what: _gather([getattr(s, what) for s in scores]) for what in ("vrmse", "nrmse", "rmse")}
-            for name, scores in methods.items()
-        }
-        table[variable] = {
-            "unit": units[variable],
-            "windows": int(np.isfinite(columns[MODEL]["vrmse"]).sum() + np.isinf(columns[MODEL]["vrmse"]).sum()),
-            "methods": {
-                name: {
-                    "vrmse": _mean(column["vrmse"]),
-                    "vrmse_median": _median(column["vrmse"]),
-                    "nrmse": _mean(column["nrmse"]),
-                    "rmse": _mean(column["rmse"]),
-                    "diverged": int(np.isinf(column["rmse"]).sum()),
+                for f, values in _columns(score(forecast, truth, mask, part.weight)).items():
+                    self._scores[variable][name][f].append(values)
+                for region, inside in parts.items():
+                    found = score(forecast, truth, mask & inside, part.weight).vrmse[:, 0].cpu().numpy()
+                    self._regions[region][variable][name].append(found)
+            if self._spectral is not None:
+                _add_spectra(self._spectra.setdefault(variable, Accumulator(self._spectral)), forecasts, truth, mask, part.weight)
+
+    def numbers(self, records: Sequence[int]) -> dict[str, Any]:
+        columns = {v: {m: _joined(f) for m, f in methods.items()} for v, methods in self._scores.items()}
+        units = {v.key: v.unit for v in self._work.subject.corpus.layout.variables}
+        vrmse: Table = {v: {m: f["vrmse"] for m, f in methods.items()} for v, methods in columns.items()}
+        summary = summarise(vrmse, records, self._work, "one step")
+        return {
+            "one_step": {
+                variable: {
+                    "unit": units[variable],
+                    "windows": int((~np.isnan(methods[MODEL]["vrmse"])).sum()),
+                    "methods": {
+                        name: {
+                            **{what: _mean(values) for what, values in scores.items()},
+                            "vrmse_median": _median(scores["vrmse"]),
+                            "diverged": int(np.isinf(scores["rmse"]).sum()),
+                        }
+                        for name, scores in methods.items()
+                    },
                 }
-                for name, column in columns.items()
+                for variable, methods in columns.items()
             },
+            "summary": summary,
+            "regions": {region: _group(_joined_table(table)) for region, table in self._regions.items()},
+            "coefficients": self._by_coefficient(vrmse),
+            "spectra": _spectra(self._spectral, self._spectra),
         }
-    return table, len(items), example
+
+    def _by_coefficient(self, vrmse: Table) -> dict[str, Any]:
+        found = {}
+        for name, values in self._coefficients.items():
+            bins = ranges(np.array(values))
+            if bins:
+                found[name] = {
+                    label: _group({v: {m: s[mask] for m, s in methods.items()} for v, methods in vrmse.items()})
+                    for label, mask in bins.items()
+                }
+        return found
 
 
-def _rollouts(model: Model, work: Plan, device: torch.device | str, progress: bool) -> tuple[dict[str, Any], Example]:
-    context, steps = work.context, work.steps
-    items, batches = _windows(work, context + steps, work.options.rollouts, device, progress, "rollout")
-    found: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
-    leads, example = [], None
-    for batch in batches:
-        prediction = rollout(model, batch, context, steps, work.frames - 1)
-        example = example or _example(work, context + steps, items[0], prediction)
-        leads.append((batch.seconds[:, context:] - batch.seconds[:, context - 1 : context]).cpu())
+class _Rollouts:
+    """Collects the scores of free-running forecasts over batches."""
+
+    def __init__(self, work: Plan) -> None:
+        self.example: Example | None = None
+        self._work = work
+        self._curves: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
+        self._drifts: dict[str, dict[str, list[Drift]]] = defaultdict(lambda: defaultdict(list))
+        self._leads: list[Tensor] = []
+        self._spectral: Spectral | None = None
+        self._spectra: dict[str, dict[str, Accumulator]] = defaultdict(dict)
+
+    def add(self, batch: Batch, predictions: Mapping[str, Tensor], climate: Tensor | None) -> None:
+        context = self._work.context
+        self._leads.append((batch.seconds[:, context:] - batch.seconds[:, context - 1 : context]).cpu())
+        self._spectral = Spectral.of(batch.layout, self._work.steps)
         for c, variable in _predicted(batch):
             part = _only(batch, c)
             truth, mask = part.values[:, context:], part.valid[:, context:]
-            forecasts = {MODEL: prediction[:, :, c : c + 1]} | {n: b.rollout(part, context) for n, b in baselines_for(part).items()}
+            forecasts = {n: p[:, :, c : c + 1] for n, p in predictions.items()}
+            models = dict(forecasts)
+            forecasts |= {n: b.rollout(part, context) for n, b in baselines_for(part).items()}
+            if climate is not None:
+                forecasts[CLIMATOLOGY] = climate[:, context:, c : c + 1]
             for name, forecast in forecasts.items():
-                found[variable][name].append(vrmse_by_frame(forecast, truth, mask, part.weight).cpu())
-    assert example is not None
-    table = {variable: {name: _curve(torch.cat(curves)) for name, curves in methods.items()} for variable, methods in found.items()}
-    return {
-        "windows": len(items),
-        "context": context,
-        "steps": steps,
-        "lead_times": torch.cat(leads).mean(0).tolist(),
-        "lead_unit": "1" if example.sample.time.calendar == "none" else "s",
-        "variables": table,
-    }, example
+                self._curves[variable][name].append(vrmse_by_frame(forecast, truth, mask, part.weight).cpu())
+            if batch.layout.variables[c].role == "state" and not _timeless(batch):
+                given = part.values[:, context - 1 : context, 0], part.valid[:, context - 1 : context, 0]
+                for name, field_ in {"truth": truth, **models}.items():
+                    found = drift(given[0], field_[:, :, 0], given[1], mask[:, :, 0], part.weight[:, 0])
+                    self._drifts[variable][name].append(found)
+            if self._spectral is not None:
+                for span, frames in self._spans().items():
+                    cut = {n: f[:, frames] for n, f in forecasts.items()}
+                    into = self._spectra[span].setdefault(variable, Accumulator(self._spectral))
+                    _add_spectra(into, cut, truth[:, frames], mask[:, frames], part.weight)
+
+    def numbers(self, records: Sequence[int], calendar: str) -> dict[str, Any]:
+        work = self._work
+        curves = {v: {m: torch.cat(c)[..., 0] for m, c in methods.items()} for v, methods in self._curves.items()}
+        summaries = {}
+        for low, high in _ranges(work.steps):
+            means = {v: {m: _row_mean(c[:, low - 1 : high].numpy()) for m, c in methods.items()} for v, methods in curves.items()}
+            summaries[f"{low}-{high}"] = summarise(means, records, work, f"leads {low}-{high}")
+        return {
+            "windows": len(records),
+            "context": work.context,
+            "steps": work.steps,
+            "lead_times": torch.cat(self._leads).mean(0).tolist(),
+            "lead_unit": "1" if calendar == "none" else "s",
+            "variables": {v: {m: _curve(c) for m, c in methods.items()} for v, methods in curves.items()},
+            "summary": summaries,
+            "drift": {v: {m: _drifts(parts) for m, parts in methods.items()} for v, methods in self._drifts.items()},
+            "spectra": {span: _spectra(self._spectral, accumulators) for span, accumulators in self._spectra.items()},
+        }
+
+    def _spans(self) -> dict[str, slice]:
+        """Leads whose spectra are taken together; a spectrum along time needs them all."""
+        if self._spectral is not None and self._spectral.kind == "temporal":
+            return {f"1-{self._work.steps}": slice(None)}
+        return {f"{low}-{high}": slice(low - 1, high) for low, high in _ranges(self._work.steps)}
 
 
-def _curve(curve: Tensor) -> dict[str, Any]:
-    """Of `(windows, F, 1)`: the mean at each lead, averages over ranges of leads, and the steps until VRMSE exceeds 1."""
-    steps = curve.shape[1]
-    values = curve[..., 0].numpy()
-    lasting = survival(curve)[:, 0].numpy()
-    ranges = [(low, min(high, steps)) for low, high in RANGES if low <= steps]
+def summarise(table: Table, records: Sequence[int], work: Plan, label: str) -> dict[str, Any]:
+    """VRMSE of each method, the mean over the variables for which it is defined, who is best, and whether that is more than chance.
+
+    The best baseline is chosen by the same windows, which favours it: the verdict on the model is on the safe side.
+    """
+    methods = list(next(iter(table.values()))) if table else [MODEL]
+    means = {m: _mean(np.array([_mean(row[m]) for row in table.values()])) for m in methods}
+    baselines = {m: v for m, v in means.items() if m != MODEL and math.isfinite(v)}
+    best = min(baselines, key=lambda m: baselines[m]) if baselines else None
+    if best is None:
+        return {"vrmse": means, "best_baseline": None, "ratio": math.nan, "difference": None, "verdict": "undefined"}
+    # a perfect baseline cannot be divided by
+    ratio = means[MODEL] / means[best] if means[best] > 0 else math.nan
+    ours, theirs = (np.stack([row[m] for row in table.values()], 1) for m in (MODEL, best))
+    found = paired(ours, theirs, np.asarray(records), work.subject.corpus.name, work.split, label)
+    difference = {"mean": found.mean, "low": found.low, "high": found.high, "trajectories": found.trajectories}
+    return {"vrmse": means, "best_baseline": best, "ratio": ratio, "difference": difference, "verdict": found.verdict}
+
+
+def _timeless(batch: Batch) -> bool:
+    """Single points and stations have no field in space."""
+    return batch.layout.geometry == "points" or math.prod(batch.layout.grid) == 1
+
+
+def _ranges(steps: int) -> list[tuple[int, int]]:
+    return [(low, min(high, steps)) for low, high in RANGES if low <= steps]
+
+
+def _climatology(beside: Beside, work: Plan, batch: Batch, items: Sequence[Item], frames: int) -> Tensor | None:
+    if beside.climatology is None:
+        return None
+    return beside.climatology.at(batch, items, Window.of(work.subject.corpus, work.subject.config, frames))
+
+
+def _columns(scores: Scores) -> dict[str, np.ndarray]:
+    """Of one variable: each number of each window."""
+    return {f.name: getattr(scores, f.name)[:, 0].cpu().numpy() for f in fields(scores)}
+
+
+def _joined(parts: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _joined_table(table: Mapping[str, Mapping[str, Sequence[np.ndarray]]]) -> Table:
+    return {variable: _joined(methods) for variable, methods in table.items()}
+
+
+def _group(table: Table) -> dict[str, Any]:
+    """Some windows or points: how many windows have a score, and VRMSE of each method, the mean over variables."""
+    rows = list(table.values())
+    defined = np.stack([~np.isnan(row[MODEL]) for row in rows]).any(0)
+    return {"windows": int(defined.sum()), "vrmse": {m: _mean(np.array([_mean(row[m]) for row in rows])) for m in rows[0]}}
+
+
+def _add_spectra(into: Accumulator, forecasts: Mapping[str, Tensor], truth: Tensor, mask: Tensor, weight: Tensor) -> None:
+    into.add({n: f[:, :, 0] for n, f in forecasts.items()}, truth[:, :, 0], mask[:, :, 0], weight[:, 0])
+
+
+def _spectra(spectral: Spectral | None, accumulators: Mapping[str, Accumulator]) -> dict[str, Any] | None:
+    found = {v: result for v, a in accumulators.items() if (result := a.result((MODEL,))) is not None}
+    if spectral is None or not found:
+        return None
+    edges = spectral.edges()
     return {
-        "vrmse": [_mean(column) for column in values.T],
-        "ranges": {f"{low}-{high}": _mean(values[:, low - 1 : high]) for low, high in ranges},
-        "survival": _median(lasting),
+        "kind": spectral.kind,
+        "bands": {name: [edges[i], edges[i + 1]] for i, name in enumerate(BANDS)},
+        "variables": found,
     }
 
 
-def _summary(table: Mapping[str, Any]) -> dict[str, Any]:
-    """VRMSE of each method, the mean over the variables for which it is defined, and who is best."""
-    methods = list(next(iter(table.values()))["methods"]) if table else [MODEL]
-    means = {m: _mean(np.array([row["methods"][m]["vrmse"] for row in table.values()])) for m in methods}
-    baselines = {m: v for m, v in means.items() if m != MODEL and math.isfinite(v)}
-    best = min(baselines, key=lambda m: baselines[m]) if baselines else None
-    ratio = means[MODEL] / means[best] if best is not None and means[best] > 0 else math.nan
-    # a perfect baseline cannot be divided by, and cannot be beaten
-    wins = best is not None and means[MODEL] < means[best]
-    return {"vrmse": means, "best_baseline": best, "ratio": ratio, "model_wins": wins}
+def _drifts(parts: Sequence[Drift]) -> dict[str, list[float]]:
+    """The mean over rollouts of the size of the drift at each lead."""
+    joined = {f.name: torch.cat([getattr(p, f.name) for p in parts]).abs().cpu().numpy() for f in fields(Drift)}
+    return {name: [_mean(column) for column in values.T] for name, values in joined.items()}
 
 
-def _windows(
-    work: Plan, frames: int, limit: int, device: torch.device | str, progress: bool, label: str
-) -> tuple[list[Item], Iterator[Batch]]:
-    """The windows of a split and their batches, of a size that fits into a few hundred megabytes."""
-    subject, corpus = work.subject, work.subject.corpus
-    items = windows(corpus, subject.config, frames, work.split, limit)
-    crop = Window.of(corpus, subject.config, frames).crop
-    grid = corpus.layout.grid if crop is None else (corpus.layout.grid[0], *crop)
-    tokens = frames * token_count(grid, choose_patch(grid, subject.patch, corpus.layout.geometry))
-    size = max(1, min(TOKENS_PER_BATCH // tokens, VALUES_PER_BATCH // (frames * len(corpus.layout.variables) * math.prod(grid))))
-
-    def batches() -> Iterator[Batch]:
-        title = f"{corpus.name}/{work.split} {label}"
-        quiet = 0.5 if sys.stderr.isatty() else 10  # a log file needs fewer lines than a terminal
-        with tqdm(total=len(items), desc=title, unit="window", file=sys.stderr, mininterval=quiet, disable=not progress) as bar:
-            for batch in evaluation_batches(corpus, subject.scales, subject.config, frames, work.split, size, limit, subject.patch):
-                yield batch.to(device)
-                bar.update(len(batch))
-
-    return items, batches()
+def _curve(curve: Tensor) -> dict[str, Any]:
+    """Of `(windows, F)`: the mean at each lead, averages over ranges of leads, and the steps until VRMSE exceeds 1."""
+    values = curve.numpy()
+    return {
+        "vrmse": [_mean(column) for column in values.T],
+        "ranges": {f"{low}-{high}": _mean(values[:, low - 1 : high]) for low, high in _ranges(curve.shape[1])},
+        "survival": _median(survival(curve[..., None])[:, 0].numpy()),
+    }
 
 
 def _example(work: Plan, frames: int, item: Item, prediction: Tensor) -> Example:
@@ -294,8 +345,9 @@ def _only(batch: Batch, c: int) -> Batch:
     return replace(batch, values=batch.values[:, :, c : c + 1], valid=batch.valid[:, :, c : c + 1], layout=layout, scales=scales)
 
 
-def _gather(parts: Sequence[Tensor]) -> np.ndarray:
-    return torch.cat([p[:, 0].cpu() for p in parts]).numpy()
+def _row_mean(values: np.ndarray) -> np.ndarray:
+    """Mean of each row over what is defined."""
+    return np.array([_mean(row) for row in values])
 
 
 def _mean(values: np.ndarray) -> float:

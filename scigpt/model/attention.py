@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from scigpt.data.patching import Extent
 from scigpt.errors import UserError
+from scigpt.model.constant import constant
 
 Kernel = Literal["sdpa", "flash"]
 
@@ -125,7 +126,7 @@ class TimeAttention(Projections):
         return self.out(y.reshape(b, t, n, d))
 
 
-@lru_cache(maxsize=16)
+@constant
 def _band(frames: int, reach: int, device: torch.device) -> Tensor:
     """True where frame i may look at frame j: `i - reach < j <= i`."""
     i = torch.arange(frames, device=device)

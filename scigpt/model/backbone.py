@@ -25,6 +25,9 @@ from scigpt.model.positions import space_phases, time_phases
 from scigpt.model.sizes import DEPTHS, forward_flops, heads_of, hidden_of, learning_rate_scale, width_of
 from scigpt.model.tokenizer import Tokenizer
 
+SUMS_OVER_WIDTH = ("modulate.weight", "final_modulate.weight", "conditions.mix.1.weight", "head.detokenizer.kernel")
+"""Matrices outside the blocks that sum over the width."""
+
 
 @dataclass
 class ModelConfig:
@@ -232,14 +235,18 @@ class SciGPT(nn.Module):
         return tuple(order[n] for n in batch.coefficient_names), center, spread
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Parameters with their share of the learning rate: hidden matrices decay and learn at a rate that falls with the width."""
-        hidden: list[tuple[str, nn.Parameter]] = []
-        rest: list[tuple[str, nn.Parameter]] = []
+        """Parameters with their share of the learning rate: matrices that sum over the width learn at a rate that falls with it.
+
+        The hidden matrices of the blocks decay; conditions and the head's kernel, which sum over the width too, do not.
+        """
+        groups: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}
+        wide, narrow = learning_rate_scale(self.width), 1.0
         for name, parameter in self.named_parameters():
-            (hidden if name.startswith("blocks.") and parameter.ndim == 2 and ".offset" not in name else rest).append((name, parameter))
+            hidden = name.startswith("blocks.") and parameter.ndim == 2 and not name.endswith(".offset")
+            groups.setdefault((wide if hidden or name in SUMS_OVER_WIDTH else narrow, hidden), []).append((name, parameter))
         return [
-            {"names": [n for n, _ in hidden], "params": [p for _, p in hidden], "lr_scale": learning_rate_scale(self.width), "decay": True},
-            {"names": [n for n, _ in rest], "params": [p for _, p in rest], "lr_scale": 1.0, "decay": False},
+            {"names": [n for n, _ in found], "params": [p for _, p in found], "lr_scale": scale, "decay": decay}
+            for (scale, decay), found in groups.items()
         ]
 
     def tokens(self, batch: Batch) -> int:

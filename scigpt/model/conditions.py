@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import get_args
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from scigpt.data.batches import Batch
 from scigpt.data.patching import token_grid
 from scigpt.data.sample import SPACE_AXES, BoundaryKind, Geometry, Layout
+from scigpt.model.constant import constant
 from scigpt.model.positions import COORDINATE_FEATURES, coordinate_features
 from scigpt.model.tokenizer import pool
 
@@ -21,7 +21,7 @@ LAYOUT_FEATURES = 6 * len(BOUNDARIES) + len(GEOMETRIES) + 1
 CLOCK_FEATURES = 16
 
 
-@lru_cache(maxsize=64)
+@constant
 def layout_features(layout: Layout) -> Tensor:
     """One-hot kinds of the six sides (none on an axis of length 1), geometry, steadiness."""
     row = torch.zeros(LAYOUT_FEATURES)
@@ -70,12 +70,13 @@ class Conditions(nn.Module):
     def tokens(self, batch: Batch) -> Tensor:
         """Added to the tokens of every frame: place on the Earth, and the kind of a side where a token lies at one; `(B or 1, 1, N, D)`.
 
-        A periodic side adds nothing, so that shifting a periodic field by a patch shifts the tokens.
+        A periodic side adds nothing, so that shifting a periodic field by a patch shifts the tokens. Stations have no sides: the first
+        and the last of a list are like the others.
         """
         nz, ny, nx = token_grid(batch.layout.grid, batch.patch)
         sides = self.sides[0, 0].new_zeros(1, nz, ny, nx, self.sides.shape[-1]) + 0.0 * self.sides.sum()
         for axis, name in enumerate(SPACE_AXES):
-            if batch.layout.grid[axis] == 1:
+            if batch.layout.grid[axis] == 1 or batch.layout.geometry == "points":
                 continue
             for side, kind in enumerate(getattr(batch.layout.boundary, name)):
                 if kind != "periodic":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from scigpt.data.batches import Batch
 from scigpt.data.patching import Extent, token_grid
 from scigpt.data.sample import SPACE_AXES, Layout
+from scigpt.model.constant import constant
 
 HIGHEST = math.pi / 8
 """Radians per grid point of the fastest rotation: half a turn over a patch of 8 points."""
@@ -42,7 +42,7 @@ def space_phases(batch: Batch, pairs: int) -> Tensor:
     return _grid(batch.layout, batch.patch, pairs).to(batch.values.device).view(1, 1, -1, 1, pairs)
 
 
-@lru_cache(maxsize=64)
+@constant
 def _grid(layout: Layout, patch: Extent, pairs: int) -> Tensor:
     tokens = token_grid(layout.grid, patch)
     angles = []

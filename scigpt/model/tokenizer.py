@@ -9,7 +9,6 @@ of an 8 x 8 map and of a 4 x 4 x 4 volume and the first 32 of a series, so that 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from scigpt.data.normalize import Normalized
 from scigpt.data.patching import Extent, token_grid
 from scigpt.data.sample import LEVEL_UNITS, Boundary, Layout, Level
+from scigpt.model.constant import constant
 
 MODES: tuple[Extent, ...] = tuple(
     sorted(
@@ -31,7 +31,7 @@ GAIN = 8.0
 LEVEL_FEATURES = 4 * len(LEVEL_UNITS)
 
 
-@lru_cache(maxsize=64)
+@constant
 def basis(patch: Extent) -> Tensor:
     """Cosines on the points of a patch, float32 `(P, M)`, orthonormal under the mean over the patch; modes it cannot carry are zero."""
     axes = []
@@ -45,7 +45,7 @@ def basis(patch: Extent) -> Tensor:
     return product.reshape(-1, len(MODES)).float()
 
 
-@lru_cache(maxsize=64)
+@constant
 def level_features(levels: tuple[Level | None, ...]) -> Tensor:
     """`(C, 12)`: where each channel's level lies, smooth in its logarithm; zero for a variable without a level."""
     rows = torch.zeros(len(levels), LEVEL_FEATURES)

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,8 +33,8 @@ class TrainConfig:
 
     Args:
         steps: optimizer steps of the whole run.
-        groups: groups per optimizer step; the step's loss is the mean of the groups' means. A group is of one corpus, so several of them keep
-            the gradient from swinging between tasks.
+        groups: groups per optimizer step; the step's loss is the mean of the groups' means. A group is of one corpus, so several of them
+            keep the gradient from swinging between tasks.
         micro_batch: samples per forward pass; None passes a whole group at once. It changes memory, not the gradient.
         precision: `bf16` runs matrix products in bfloat16; parameters and normalisation stay float32.
         clip: largest norm of the gradient.
@@ -108,7 +109,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
             value = OmegaConf.from_dotlist(["value=" + override.partition("=")[2]])["value"]
             OmegaConf.update(given, key, value, force_add=True)
         except (OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, IndexError, AssertionError) as error:
-            raise UserError(f"the override {override!r} cannot be applied to {path}: {' '.join(str(error).split())}") from None
+            raise UserError(f"the override {override!r} cannot be applied to {path}: {str(error).splitlines()[0]}") from None
     try:
         data = OmegaConf.to_container(given, resolve=True)
     except OmegaConfBaseException as error:
@@ -158,7 +159,7 @@ def _value(cls: type, key: str, hint: Any, value: Any, source: str, path: str) -
     try:
         merged: Any = OmegaConf.merge(OmegaConf.structured(cls), {key: value})
     except (OmegaConfBaseException, TypeError, ValueError) as error:
-        reason = str(getattr(error, "msg", None) or error).splitlines()[0]
+        reason = "expected a list" if "ListConfig" in str(error) else str(getattr(error, "msg", None) or error).splitlines()[0]
         raise UserError(f"{source}: {path} is {value!r}; {reason[0].lower() + reason[1:]}") from None
     checked = merged[key]
     if isinstance(checked, float) and not math.isfinite(checked):
@@ -170,14 +171,21 @@ def _is_config(hint: Any) -> TypeGuard[type]:
     return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
+FREE = re.compile(
+    r"run|report\..*|train\.(validate_every|validate_windows|checkpoint_every|keep|log_every|micro_batch|threads)|data\.corpora\.\d+\.(path|valid.*)"
+)
+"""What a run may change when it goes on. None of it changes the order of the data (a corpus that has moved is known by its fingerprint);
+`micro_batch` and `threads` change the rounding."""
+
+
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """Keys (`train.steps: 100 -> 50`) that differ, apart from the run's folder, the reports and a larger number of steps."""
+    """Keys (`train.steps: 100 -> 50`) that differ and may not, so that the run cannot go on. More steps are allowed."""
     before, after = dict(_flat(old.to_json())), dict(_flat(new.to_json()))
     changed = []
     for key in sorted(before.keys() | after.keys()):
         a, b = before.get(key), after.get(key)
         grown = key == "train.steps" and a is not None and b is not None and b >= a
-        if a != b and key != "run" and not key.startswith("report.") and not grown:
+        if a != b and not FREE.fullmatch(key) and not grown:
             changed.append(f"{key}: {a} -> {b}")
     return changed
 

@@ -68,11 +68,10 @@ class Trainer:
     def __init__(self, config: RunConfig, run: Path, preemption: Preemption, stack: ExitStack) -> None:
         self.config, self.run, self.preemption = config, run, preemption
         self.corpora = [Corpus.open(c.path) for c in config.data.corpora]
-        self.scales = [Scales.from_stats(c.layout, c.stats.to_json()) for c in self.corpora]
+        strides = [c.stride for c in config.data.corpora]
+        self.scales = [Scales.from_stats(c.layout, c.stats.to_json(), s) for c, s in zip(self.corpora, strides, strict=True)]
         self.mixture = Mixture(self.corpora, config.data, config.seed)
-        for i, settings, split in self._validation_sets():
-            # a split that is missing or too short is told now, not at the first validation
-            windows(self.corpora[i], settings, self.mixture.windows[i].frames, split, 1)
+        self.validation_sets = tuple(self._validation_sets())
         self.vocabulary = Vocabulary.from_corpora(self.corpora)
         self.strategy = Single(config.train.precision)
         with torch.random.fork_rng():
@@ -194,18 +193,34 @@ class Trainer:
                 f"{folder}, then lower optim.lr or mend the data, and begin another run"
             )
 
-    def _validation_sets(self) -> Iterator[tuple[int, CorpusConfig, str]]:
-        for i, settings in enumerate(self.config.data.corpora):
+    def _validation_sets(self) -> Iterator[tuple[int, CorpusConfig, str, int]]:
+        """Number and settings of the corpus, split and frames of a window: as in training, or fewer where the records are shorter.
+
+        Raises:
+            UserError: a split that is missing, empty or too short, told before training and not at the first validation.
+        """
+        for i, (corpus, settings) in enumerate(zip(self.corpora, self.config.data.corpora, strict=True)):
             for split in settings.valid:
-                yield i, settings, split
+                if split not in corpus.splits:
+                    raise UserError(
+                        f"{corpus.path}: has no split {split!r} to validate on, only {', '.join(corpus.splits)}; set valid to some of "
+                        f"these, or to [] for no validation"
+                    )
+                window = self.mixture.windows[i]
+                longest = max((entry.frames for entry in corpus.entries(split)), default=0)
+                frames = min(window.frames, max(2, (longest - 1) // window.stride + 1))
+                windows(corpus, settings, frames, split, 1)
+                if frames < window.frames:
+                    _log.info("corpus %s: split %s is validated in windows of %d frames, it has no longer ones", corpus.name, split, frames)
+                yield i, settings, split, frames
 
     def _validate(self) -> dict[str, dict[str, float | None]]:
         """By corpus, and by split where a corpus has several."""
         found = {}
-        for i, settings, split in self._validation_sets():
+        for i, settings, split, frames in self.validation_sets:
             corpus, size = self.corpora[i], min(self.mixture.sizes[i], self.config.train.micro_batch or self.mixture.sizes[i])
-            frames, limit = self.mixture.windows[i].frames, self.config.train.validate_windows
-            batches = evaluation_batches(corpus, self.scales[i], settings, frames, split, size, limit, self.config.data.patch)
+            limit, patch = self.config.train.validate_windows, self.config.data.patch
+            batches = evaluation_batches(corpus, self.scales[i], settings, frames, split, size, limit, patch)
             found[corpus.name if len(settings.valid) == 1 else f"{corpus.name}/{split}"] = validate(self.model, self.strategy, batches)
         return found
 

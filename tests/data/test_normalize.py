@@ -145,3 +145,9 @@ def test_a_variable_never_seen_in_training_is_scaled_by_its_plausible_range() ->
     scales = Scales.from_stats(layout, {"variables": {"velocity_x": seen, "air_temperature": {"count": 0}}})
     assert (scales.center[0], scales.scale[0]) == (250.0, 50.0)
     assert (scales.center[1], scales.scale[1]) == (1.0, 1.0)
+
+
+def test_a_stride_lengthens_the_increment() -> None:
+    stats = {"variables": {"velocity_x": {"count": 4, "mean": 0.0, "m2": 4.0, "increment": {"count": 4, "mean": 0.0, "m2": 0.36}}}}
+    layout = make(np.ones((2, 1, 2))).layout
+    assert [Scales.from_stats(layout, stats, stride).increment[0] for stride in (1, 2, 10)] == pytest.approx([0.3, 0.6, 2**0.5])

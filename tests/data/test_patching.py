@@ -16,6 +16,7 @@ patches = st.integers(1, 32)
 @given(grids, patches)
 def test_patches_cover_the_grid_and_no_patch_is_empty(grid: tuple[int, int, int], preferred: int) -> None:
     patch = choose_patch(grid, preferred)
+    preferred = (preferred + 1) // 2 if min(grid) > 1 else preferred
     for side, p, n in zip(grid, patch, token_grid(grid, patch), strict=True):
         assert n * p >= side > (n - 1) * p
         assert min(side, max(1, preferred // 2)) <= p <= preferred
@@ -52,6 +53,7 @@ def test_points_are_one_token_each(count: int, preferred: int) -> None:
         ((1, 721, 1440), 4, (1, 4, 4)),
         ((1, 1, 3000), 8, (1, 1, 8)),
         ((16, 16, 16), (4, 8, 2), (4, 8, 2)),
+        ((32, 32, 32), 8, (4, 4, 4)),
     ],
 )
 def test_worked_cases(grid: tuple[int, int, int], preferred: int, patch: tuple[int, int, int]) -> None:

@@ -288,3 +288,14 @@ def test_what_each_case_is_for() -> None:
 def test_a_sample_that_does_not_fit_is_refused(change: dict[str, object], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         replace(poisson_pair(), **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("calendar", ["standard", "noleap", "360_day"])
+def test_the_season_starts_anew_with_each_year(calendar: str) -> None:
+    days = {"standard": 366, "noleap": 365, "360_day": 360}[calendar]  # of the year 2000
+    season = Time.regular(0.0, 86400.0, 3 * days, calendar).season()
+    np.testing.assert_allclose(season[:days], np.arange(days) / days, atol=1e-6)
+    assert season[days] == 0
+    assert (season >= 0).all()
+    assert (season < 1).all()
+    assert Time(np.array([86400.0 * days / 2]), calendar).season() == pytest.approx(0.5)

@@ -134,6 +134,7 @@ def test_too_little_space_is_told_before_anything_is_written(tmp_path: Path) -> 
     [
         ("nan", r"sample 000003 \(toy.bin\): variable concentration has 1 valid values that are NaN"),
         ("layout", r"sample 000003 \(toy.bin\) and sample 000004 \(toy.bin\) differ in grid: \[1, 9, 9\] and \[1, 8, 8\]"),
+        ("place", r"sample 000003 \(toy.bin\) and sample 000004 \(toy.bin\) differ in coordinates: \['x'\] and \[\]"),
         ("bounds", r"0\.521% of the values of air_temperature lie outside 150 to 350 K, most of them in sample 000003 \(toy.bin\)"),
     ],
 )

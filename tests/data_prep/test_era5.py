@@ -173,6 +173,7 @@ def test_splits_are_blocks_of_time_with_a_gap_and_members_stay_together(tmp_path
     times: dict[str, dict[int, list[float]]] = {}
     for ref, sample in zip(plan.refs, source.samples(plan.refs), strict=True):
         assert len(sample.time) <= 30
+        assert sample.values.nbytes <= plan.bytes_per_sample <= 27 * LAT.size * LON.size * 4  # no more than the longest piece
         times.setdefault(ref.split, {}).setdefault(ref.spec["member"], []).extend(sample.time.seconds / 3600)
         assert sample.origin.place.endswith(f"member {ref.spec['member']}")
     begin = times["train"][0][0]

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchmetrics.functional.regression import mean_squared_error, relative_squared_error
+from torchmetrics.functional.regression import (
+    mean_squared_error,
+    minkowski_distance,
+    normalized_root_mean_squared_error,
+    relative_squared_error,
+)
 
 from scigpt.data.batches import collate
 from scigpt.data.normalize import Scales
@@ -36,6 +41,19 @@ def test_by_hand() -> None:
     assert found.rmse.item() == pytest.approx(math.sqrt(1.5), abs=1e-12)
     assert found.vrmse.item() == pytest.approx(math.sqrt(1.5 / 5), abs=1e-12)
     assert found.nrmse.item() == pytest.approx(math.sqrt(1.5 / 14), abs=1e-12)
+    assert found.relative_l2.item() == pytest.approx(math.sqrt(6 / 56), abs=1e-12)
+    assert found.maximum.item() == 2
+
+
+def test_relative_l2_is_the_mean_over_frames_and_the_maximum_that_of_the_window() -> None:
+    # frames [3, 4] and [0, 2] with errors [0, 1] and [-4, 0]; a frame of zeros has no relative error
+    truth = torch.tensor([[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]]).view(1, 3, 1, 1, 1, 2)
+    forecast = torch.tensor([[3.0, 5.0], [-4.0, 2.0], [9.0, 9.0]]).view(1, 3, 1, 1, 1, 2)
+    mask = torch.ones_like(truth, dtype=torch.bool)
+    mask[:, 2, ..., 0] = False
+    found = score(forecast, truth, mask, ONE)
+    assert found.relative_l2.item() == pytest.approx((1 / 5 + 4 / 2) / 2, abs=1e-12)
+    assert found.maximum.item() == 9
 
 
 def test_the_mean_of_the_window_scores_one_and_zero_scores_one_in_nrmse() -> None:
@@ -54,6 +72,15 @@ def test_equal_to_torchmetrics_where_every_point_counts_alike() -> None:
             f, t = forecast[b, :, c].double().reshape(-1), truth[b, :, c].double().reshape(-1)
             assert found.vrmse[b, c].item() == pytest.approx(relative_squared_error(f, t, squared=False).item(), abs=1e-6)
             assert found.rmse[b, c].item() == pytest.approx(mean_squared_error(f, t, squared=False).item(), abs=1e-6)
+            expected = normalized_root_mean_squared_error(f, t, normalization="l2").item() * f.numel() ** 0.5
+            assert found.nrmse[b, c].item() == pytest.approx(expected, abs=1e-6)
+            frames = [
+                normalized_root_mean_squared_error(f_, t_, normalization="l2").item() * f_.numel() ** 0.5
+                for f_, t_ in zip(forecast[b, :, c].double().flatten(1), truth[b, :, c].double().flatten(1), strict=True)
+            ]
+            assert found.relative_l2[b, c].item() == pytest.approx(np.mean(frames), abs=1e-6)
+            assert found.maximum[b, c].item() == pytest.approx(minkowski_distance(f, t, p=200).item(), rel=0.05)
+            assert found.maximum[b, c].item() == (f - t).abs().max().item()
 
 
 def test_equal_to_numpy_with_gaps_and_weights_and_blind_to_what_lies_in_a_gap() -> None:
@@ -78,7 +105,7 @@ def test_equal_to_numpy_with_gaps_and_weights_and_blind_to_what_lies_in_a_gap() 
                 assert curve[b, k, c].item() == pytest.approx((part / variance) ** 0.5, rel=1e-9)
     for poison in (torch.nan, torch.inf, -1e30):
         other = score(torch.where(mask, forecast, poison), torch.where(mask, truth, poison), mask, weight)
-        assert all(torch.equal(getattr(other, n), getattr(found, n)) for n in ("rmse", "nrmse", "vrmse"))
+        assert all(torch.equal(getattr(other, n), getattr(found, n)) for n in ("rmse", "nrmse", "vrmse", "relative_l2", "maximum"))
 
 
 def test_area_weights_give_the_integrals_over_the_sphere() -> None:
@@ -119,6 +146,8 @@ def test_undefined_is_nan_and_a_forecast_that_is_not_a_number_is_infinitely_wron
         found = score(row(1, 2, broken), truth, everything, ONE)
         assert found.rmse.isinf().all()
         assert found.vrmse.isinf().all()
+        assert found.relative_l2.isinf().all()
+        assert found.maximum.isinf().all()
 
 
 def test_a_series_of_one_point_is_scored_against_its_variation_in_time() -> None:

@@ -1,4 +1,4 @@
-"""`scigpt bench data`: reading windows by index is far cheaper than loading members, and the bench notices a wrong reader."""
+"""`scigpt bench data`: windows by index are far cheaper than whole members, a wrong reader is noticed, simulators are timed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from toy import ToySource
 
 from scigpt.data_prep.convert import convert
+from scigpt.data_prep.pde.advection_diffusion_3d import AdvectionDiffusion3D, AdvectionDiffusion3DOptions
+from scigpt.data_prep.pde.poisson import Poisson, PoissonOptions
 from scigpt.errors import UserError
 from scigpt.launch import bench_data
 from scigpt.launch.cli import main
@@ -51,3 +53,32 @@ def test_a_damaged_shard_is_noticed_and_a_wrong_folder_is_one_sentence(tmp_path:
         main(["bench", "data", str(tmp_path / "nothing")])
     assert end.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_simulators_are_timed_by_trajectory_and_window() -> None:
+    cloud = AdvectionDiffusion3D((), AdvectionDiffusion3DOptions(train=4, grid=16, frames=17, peak=2))
+    steady = Poisson((), PoissonOptions(train=4, grid=32))
+    result = bench_data.of_simulators([cloud, steady], 2)
+    assert result["window_frames"] == 8
+    first, second = result["simulators"]
+    assert (first["equation"], first["shape"], first["trajectories"]) == ("advection-diffusion-3d", [17, 1, 16, 16, 16], 2)
+    assert first["trajectories_per_cpu_second"] > 0
+    assert first["windows_per_cpu_second"] == pytest.approx(2 * first["trajectories_per_cpu_second"])
+    assert first["mb_per_cpu_second"] == pytest.approx(17 * 16**3 * 4e-6 * first["trajectories_per_cpu_second"])
+    assert second["windows_per_cpu_second"] == second["trajectories_per_cpu_second"]
+
+
+def test_the_command_times_a_simulator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "data", "--equation", "poisson", "--rounds", "2", "--json"])
+    assert end.value.code == 0
+    (rate,) = json.loads(capsys.readouterr().out)["simulators"]
+    assert (rate["equation"], rate["shape"]) == ("poisson", [2, 2, 1, 64, 64])
+    with pytest.raises(SystemExit):
+        main(["bench", "data", "--equation", "poisson", "--rounds", "1"])
+    assert "poisson   2 x 2 x 1 x 64 x 64" in capsys.readouterr().out
+    for words, part in ((["--equation", "poison"], "did you mean poisson"), ([str(tmp_path), "--equation", "all"], "give one of them")):
+        with pytest.raises(SystemExit) as end:
+            main(["bench", "data", *words])
+        assert end.value.code == 2
+        assert part in capsys.readouterr().err

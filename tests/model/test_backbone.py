@@ -16,7 +16,7 @@ from toys import ROLES, UNITS, VOCABULARY, make_batch, make_model
 from scigpt.data.batches import Batch
 from scigpt.data.sample import Boundary, Level
 from scigpt.errors import UserError
-from scigpt.model.attention import choose_window
+from scigpt.model.attention import attention, choose_window
 from scigpt.model.backbone import ModelConfig, SciGPT
 
 MODEL = make_model()
@@ -66,6 +66,23 @@ def test_points_and_spheres(geometry: str) -> None:
     shape = (5, 1, 1, 37) if geometry == "points" else (5, 1, 19, 36)
     batch = make_batch(shape, ("a", "f", "s", "d"), geometry, gaps=0.2)  # type: ignore[arg-type]
     assert MODEL(batch).physical().shape == (2, 4, 4, *shape[1:])
+
+
+def test_the_order_of_stations_does_not_matter() -> None:
+    batch = make_batch((4, 1, 1, 23), ("a", "s"), "points", gaps=0.2)
+    order = torch.randperm(23)
+    assert batch.latitude is not None
+    assert batch.longitude is not None
+    other = replace(
+        batch,
+        values=batch.values[..., order],
+        valid=batch.valid[..., order],
+        latitude=batch.latitude[..., order],
+        longitude=batch.longitude[..., order],
+    )
+    with torch.no_grad():
+        expected, found = MODEL(batch).raw[..., order], MODEL(other).raw
+    assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
 
 
 def test_an_invalid_variable_is_an_absent_one() -> None:
@@ -231,6 +248,12 @@ def test_mistakes_in_the_config(config: dict[str, object], words: str) -> None:
         SciGPT(ModelConfig(**config), VOCABULARY)(make_batch((3, 1, 8, 8)))  # type: ignore[arg-type]
 
 
+def test_flash_in_float32_is_refused() -> None:
+    q = torch.zeros(1, 1, 4, 8)
+    with pytest.raises(UserError, match=r"has no float32; set train\.precision=bf16"):
+        attention(q, q, q, kernel="flash")
+
+
 def test_unknown_variables_and_units_are_refused() -> None:
     batch = make_batch((3, 1, 8, 8), ("a",))
     for change, words in (({"name": "aa"}, "nearest it knows is a"), ({"unit": "K"}, "is in K")):
@@ -241,3 +264,26 @@ def test_unknown_variables_and_units_are_refused() -> None:
 
 def test_roles_are_covered() -> None:
     assert set(ROLES.values()) == {"forcing", "static", "diagnostic"}
+
+
+def test_one_learning_rate_serves_every_width() -> None:
+    """The output after one step from the same start is of the same size at 64 and at 512 channels."""
+    spread = []
+    for width in (64, 512):
+        torch.manual_seed(0)
+        model = SciGPT(ModelConfig(depth=2, width=width), VOCABULARY)
+        groups = [{"params": g["params"], "lr": 1e-2 * g["lr_scale"]} for g in model.parameter_groups()]
+        batch = make_batch((3, 1, 16, 16))
+        prediction = model(batch)
+        (prediction.raw - prediction.normalized.target).square().mean().backward()
+        torch.optim.Adam(groups).step()
+        with torch.no_grad():
+            spread.append(model(batch).raw.std().item())
+    assert 0.5 < spread[0] / spread[1] < 2.0
+
+
+def test_inference_first_does_not_spoil_training() -> None:
+    batch = make_batch((3, 1, 24, 40), ("a", "s"), level=Level("height", 2.0))
+    with torch.inference_mode():
+        MODEL(batch)
+    make_model()(batch).raw.sum().backward()

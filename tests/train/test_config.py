@@ -61,7 +61,8 @@ def test_differences_name_what_changed(file: Path) -> None:
         ("train=5", "train is 5; expected keys of TrainConfig"),
         ("data.corpora=all", "data.corpora is 'all'; expected a list of CorpusConfig"),
         ("steps", "'steps' is not an override; expected key=value"),
-        ("data.corpora.7.weight=1", "the override 'data.corpora.7.weight=1' cannot be applied"),
+        ("data.corpora.7.weight=1", r"the override 'data.corpora.7.weight=1' cannot be applied to .*: list index out of range$"),
+        ("data.corpora.0.valid=test", r"data.corpora\[0\].valid is 'test'; expected a list$"),
     ],
 )
 def test_mistakes_are_told_with_their_place(file: Path, override: str, sentence: str) -> None:

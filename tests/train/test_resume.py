@@ -10,13 +10,18 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from runs import config, history, ledger, lines, make_corpus, tensors
+from toy import ToySource, smooth_sample
 
 from scigpt.data.files import DiskFull
+from scigpt.data.sample import Sample
+from scigpt.data_prep.convert import convert
+from scigpt.data_prep.source import SampleRef
 from scigpt.errors import UserError
 from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
 from scigpt.train.checkpoint import load_parameters, newest, save
@@ -173,9 +178,25 @@ def test_bf16_trains(corpora: list[Path], tmp_path: Path) -> None:
 def test_a_missing_split_is_told_before_training(corpora: list[Path], tmp_path: Path) -> None:
     made = config(corpora, tmp_path / "run")
     odd = dataclasses.replace(made.data.corpora[0], valid=["vaild"])
-    with pytest.raises(UserError, match=r"toys: has no split 'vaild'"):
+    with pytest.raises(UserError, match=r"toys: has no split 'vaild' to validate on, only train, valid"):
         train(dataclasses.replace(made, data=dataclasses.replace(made.data, corpora=[odd])))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_split_of_short_records_is_validated_in_short_windows(tmp_path: Path) -> None:
+    """A record cut into 0.7, 0.1 and 0.2 of its time may leave less than a window of training to validate on."""
+    corpus = convert(Uneven(), tmp_path / "uneven", progress=False)
+    summary = train(config([corpus], tmp_path / "run", steps=1, validate_every=1))
+    assert summary["validation"]["uneven"]["windows"] == 1
+    assert summary["validation"]["uneven"]["vrmse"] is not None
+
+
+class Uneven(ToySource):
+    """Records of 8 frames to train on and of 3 to validate on."""
+
+    def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample]:
+        for ref in refs:
+            yield smooth_sample(ref.spec["seed"], 3 if ref.split == "valid" else 8)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
