@@ -236,29 +236,19 @@ def _time_lines(table: Table, left: dict[str, str]) -> Iterator[str]:
         used = [f for f in (("%Y", "%j", "%H", "%M") if "%j" in parts else ("%Y", "%m", "%d", "%H", "%M")) if f in parts]
         for column in (parts[f] for f in used):
             del left[column]
-        columns = ", ".join(quoted(parts[f]) for f in used)
-        yield f'  time: {{column: [{columns}], format: "{" ".join(used)}"}}'
+        names = ", ".join(quoted(parts[f]) for f in used)
+        yield f'  time: {{column: [{names}], format: "{" ".join(used)}"}}'
         return
     named = [c for c, stem in left.items() if re.fullmatch(TIME, stem)]
-    for columns in [[c] for c in [*named, *(c for c in left if c not in named)]] + ([named[:2]] if len(named) > 1 else []):
-        text = table.frame[columns[0]]
-        for other in columns[1:]:
-            text = text.str.cat(table.frame[other], sep=" ")
-        forms = _formats(text)
-        numeric = len(columns) == 1 and is_numeric(table, columns[0])
-        if not forms or (numeric and columns[0] not in named):
-            continue
-        both = len(named) > 1 and len(columns) == 1 and columns[0] in named and text.duplicated().any() and _formats_with_next(table, named)
-        if both:
-            continue
+    if (dated := _dated_columns(table, named, [c for c in left if c not in named])) is not None:
+        columns, text, forms = dated
         for column in columns:
             del left[column]
-        spelt = f", format: {json.dumps(forms[0])}" if forms[0] else ""
-        sure = CHECK + f": or {forms[1]}" if len(forms) > 1 else ""
         names = quoted(columns[0]) if len(columns) == 1 else "[" + ", ".join(map(quoted, columns)) + "]"
+        spelt = f", format: {json.dumps(forms[0])}" if forms[0] else ""
         hours = re.search(r"%H|%I|:", forms[0] or str(text.iloc[0])) is not None
-        zone = "  # in UTC; else zone: Europe/Berlin" if hours and not _has_offset(text) else ""
-        yield f"  time: {{column: {names}{spelt}}}{sure or zone}"
+        remark = "  # in UTC; else zone: Europe/Berlin" if hours and not _has_offset(text) else ""
+        yield f"  time: {{column: {names}{spelt}}}" + (f"{CHECK}: or {forms[1]}" if len(forms) > 1 else remark)
         return
     counted = next((c for c in named if is_numeric(table, c)), None)
     if counted is not None:
@@ -270,8 +260,14 @@ def _time_lines(table: Table, left: dict[str, str]) -> Iterator[str]:
     yield f"  time: {{step: 1, unit: s}}{CHECK}: no column of times was found"
 
 
-def _formats_with_next(table: Table, named: list[str]) -> bool:
-    return bool(_formats(table.frame[named[0]].str.cat(table.frame[named[1]], sep=" ")))
+def _dated_columns(table: Table, named: list[str], others: list[str]) -> tuple[list[str], pd.Series, list[str | None]] | None:
+    """The column whose cells are all times, or two that are (day and hour), and the formats that fit; columns with a telling name first."""
+    pair = [named[:2]] if len(named) > 1 and table.frame[named[0]].duplicated().any() else []
+    for columns in [*pair, *([c] for c in named), *([c] for c in others if not is_numeric(table, c))]:
+        text = table.frame[columns].agg(" ".join, axis=1)
+        if forms := _formats(text):
+            return columns, text, forms
+    return None
 
 
 def _has_offset(text: pd.Series) -> bool:

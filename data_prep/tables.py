@@ -8,7 +8,7 @@ import io
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,8 @@ class Table:
     format: TableFormat
     frame: pd.DataFrame
     lines: Sequence[int]
+    parsed: dict[str, np.ndarray] = field(default_factory=dict)
+    """Columns that were read as numbers before."""
 
     def text(self, column: str, key: str) -> pd.Series:
         """A column; `key` is the place in the map that asks for it."""
@@ -51,6 +53,8 @@ class Table:
             UserError: a cell that is neither a number nor missing, by line and column.
         """
         text = self.text(column, key)
+        if column in self.parsed:
+            return self.parsed[column]
         missing = self.missing(text)
         numeric = text.str.replace(self.format.decimal, ".", regex=False) if self.format.decimal != "." else text
         values = pd.to_numeric(numeric.where(~missing), errors="coerce").to_numpy(np.float64)
@@ -61,7 +65,7 @@ class Table:
                 f"{self.at(row)}, column {column!r}: {text.iloc[row]!r} is not a number; correct it, or list it as a code in format.missing"
             )
         codes = [float(c) for c in self.format.missing if _is_number(c)]
-        return np.where(np.isin(values, codes), np.nan, values)
+        return self.parsed.setdefault(column, np.where(np.isin(values, codes), np.nan, values))
 
     def missing(self, text: pd.Series) -> pd.Series:
         return text.str.lower().isin([*MISSING, *(c.strip().lower() for c in self.format.missing)])
@@ -148,8 +152,7 @@ def table_tracks(path: Path, own: DataMap) -> list[Track]:
     if own.axes.station is None:
         groups = {path.stem: np.arange(len(table.frame))}
     else:
-        names = table.text(own.axes.station, "axes.station").to_numpy()
-        groups = {str(n): np.flatnonzero(names == n) for n in sorted(set(names))}
+        groups = {str(n): rows for n, rows in sorted(table.frame.groupby(table.text(own.axes.station, "axes.station")).indices.items())}
     for rows in groups.values():
         _increasing(table, seconds, rows)
     if own.layout == "series":

@@ -64,6 +64,10 @@ class Batch:
         timed = {n: getattr(self, n)[:, index] for n in ("values", "valid", "seconds", "season", "hour")}
         return replace(self, **timed, step=_steps(timed["seconds"]))
 
+    def shifted(self, points: Sequence[int]) -> Batch:
+        """The fields moved by so many points along (Z, Y, X), around periodic axes of a plane; place and area stay where they are."""
+        return replace(self, values=self.values.roll(tuple(points), (3, 4, 5)), valid=self.valid.roll(tuple(points), (3, 4, 5)))
+
     def _map(self, function: object) -> Batch:
         changed = {f.name: function(t) for f in fields(self) if isinstance(t := getattr(self, f.name), Tensor)}  # type: ignore[operator]
         return replace(self, **changed)

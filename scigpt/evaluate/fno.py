@@ -146,7 +146,7 @@ def train_beside(
     Returns:
         The network, and what is told about it: parameters, width, modes, windows, steps, FLOPs for a window of both.
     """
-    scales = Scales.from_stats(corpus.layout, corpus.stats.to_json())
+    scales = Scales.from_stats(corpus.layout, corpus.stats.to_json(), settings.stride)
     mixture = Mixture([corpus], replace(data, corpora=[settings]), seed)
     with BatchLoader(mixture, [scales], prefetch=1) as loader:
         first = next(loader)[1][0]

@@ -67,7 +67,7 @@ class Subject:
             )
         frames = data.frames if config.frames is None else config.frames
         patch = data.patch if config.patch is None else config.patch
-        return cls(corpus, config, frames, patch, Scales.from_stats(corpus.layout, stats))
+        return cls(corpus, config, frames, patch, Scales.from_stats(corpus.layout, stats, config.stride))
 
 
 @dataclass(frozen=True, slots=True)

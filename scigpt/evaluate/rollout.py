@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scigpt.data.batches import Batch
+from scigpt.data.keyed import key, uniform
+from scigpt.data.sample import SPACE_AXES
 from scigpt.errors import UserError
 
 
@@ -33,7 +36,7 @@ def hide(batch: Batch, context: int) -> Batch:
 
 
 @torch.no_grad()
-def rollout(model: Model, batch: Batch, context: int, steps: int, window: int) -> Tensor:
+def rollout(model: Model, batch: Batch, context: int, steps: int, window: int, jitter: bool = False) -> Tensor:
     """Forecast `steps` frames from the first `context` frames.
 
     The true state is hidden first, forcing and static variables stay. Every step runs the model on the last `window` frames
@@ -41,6 +44,8 @@ def rollout(model: Model, batch: Batch, context: int, steps: int, window: int) -
 
     Args:
         batch: at least `context + steps` frames.
+        jitter: show the model each step moved by another part of a patch along the periodic axes of a plane, so that the errors at the
+            edges of patches do not pile up (patch jitter, McCabe et al., arXiv:2511.15684). The shifts are keyed by the step.
 
     Returns:
         Physical values `(B, steps, C, Z, Y, X)`; meaningless for variables that are not predicted.
@@ -61,9 +66,19 @@ def rollout(model: Model, batch: Batch, context: int, steps: int, window: int) -
     forecasts = []
     for target in range(context, context + steps):
         seen = replace(known, values=values, valid=valid).frames(slice(max(0, target - window), target + 1))
-        forecast = model(seen).physical()[:, -1].to(values.dtype)
+        shift = _shift(batch, target) if jitter else (0, 0, 0)
+        forecast = model(seen.shifted(shift)).physical()[:, -1].to(values.dtype)
+        forecast = forecast.roll(tuple(-s for s in shift), (2, 3, 4))
         forecasts.append(forecast)
         values, valid = values.clone(), valid.clone()  # the batch that was handed out stays as it was
         values[:, target, predicted] = torch.where(domain, forecast[:, predicted], 0.0)
         valid[:, target, predicted] = domain
     return torch.stack(forecasts, dim=1)
+
+
+def _shift(batch: Batch, step: int) -> tuple[int, ...]:
+    """Points to move by along (Z, Y, X): less than a patch, 0 where the axis is not periodic or the geometry knows places."""
+    if batch.layout.geometry != "plane":
+        return (0, 0, 0)
+    draws = uniform(np.arange(3), np.array(batch.patch), key("rollout", step))
+    return tuple(int(d) if batch.layout.boundary.periodic(a) else 0 for a, d in zip(SPACE_AXES, draws, strict=True))

@@ -94,7 +94,7 @@ def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress
     later = _Rollouts(work)
     items, batches = scored_windows(work, work.context + work.steps, work.options.rollouts, device, progress, "rollout")
     for chunk, batch in batches:
-        predictions = {n: rollout(each, batch, work.context, work.steps, work.frames - 1) for n, each in models.items()}
+        predictions = {n: rollout(each, batch, work.context, work.steps, work.frames - 1, jitter=True) for n, each in models.items()}
         later.add(batch, predictions, _climatology(beside, work, batch, chunk, work.context + work.steps))
         if later.example is None:
             later.example = _example(work, work.context + work.steps, chunk[0], predictions[MODEL])

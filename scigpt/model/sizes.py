@@ -1,4 +1,4 @@
-"""One dial, the depth, sets width, heads and learning rate; exact counts of parameters and FLOPs."""
+"""One dial, the depth, sets width, heads and learning rate; an exact count of FLOPs."""
 
 from __future__ import annotations
 
@@ -33,14 +33,11 @@ def hidden_of(width: int) -> int:
 
 
 def learning_rate_scale(width: int) -> float:
-    """Factor on the learning rate of hidden matrices, `1 / width` as in muP: the best rate of a small model then serves a large one."""
-    return REFERENCE_WIDTH / width
+    """Factor on the learning rate of matrices that sum over the width: falls as `1 / width` beyond the reference width, as in muP.
 
-
-def block_parameters(width: int, head_width: int) -> int:
-    """Parameters of one block: two attentions, the gated MLP, three modulations."""
-    attentions = 2 * (4 * width**2 + 2 * head_width)
-    return attentions + 3 * width * hidden_of(width) + 3 * 2 * width
+    The best rate of a small model then serves a large one. Narrower models than the reference keep its rate.
+    """
+    return min(1.0, REFERENCE_WIDTH / width)
 
 
 def forward_flops(layout: Layout, patch: Extent, count: int, frames: int, width: int, depth: int, window_limit: int) -> int:

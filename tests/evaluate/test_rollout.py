@@ -11,7 +11,7 @@ from worlds import Answer, Mover, world
 
 from scigpt.data.batches import Batch, collate
 from scigpt.data.normalize import Scales
-from scigpt.data.sample import Origin, Sample, Time, Variable
+from scigpt.data.sample import Boundary, Origin, Sample, Time, Variable
 from scigpt.errors import UserError
 from scigpt.evaluate.rollout import hide, rollout
 from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
@@ -117,3 +117,24 @@ def test_land_stays_land() -> None:
 def test_a_rollout_that_does_not_fit_is_refused(context: int, steps: int, window: int) -> None:
     with pytest.raises(UserError, match="does not fit a record of 9 frames"):
         rollout(Nosy(), batch_of(), context, steps, window)
+
+
+def test_jitter_shows_shifted_fields_and_gives_them_back() -> None:
+    """A rule that knows no place forecasts the same; what the model sees moves, along periodic axes only and by less than a patch."""
+    sample = world("map", 3)
+    periodic = replace(sample, boundary=Boundary(x=("periodic", "periodic")))
+    batch = collate([periodic], Scales((("identity", 1.0),), (0.0,), (1.0,), (1.0,)))
+    seen: list[Batch] = []
+
+    class Rule:
+        def __call__(self, batch: Batch) -> Answer:
+            seen.append(batch)
+            return Answer(0.5 * batch.values[:, :-1])
+
+    still, moved = rollout(Rule(), batch, 2, 6, 4), rollout(Rule(), batch, 2, 6, 4, jitter=True)
+    assert torch.equal(still, moved)
+    shifts = [int(torch.stack([torch.eq(b.values[:, 0], a.values[:, 0].roll(s, -1)).all() for s in range(batch.patch[2])]).int().argmax())
+              for a, b in zip(seen[:6], seen[6:], strict=True)]  # fmt: skip
+    assert len(set(shifts)) > 1
+    for a, b, s in zip(seen[:6], seen[6:], shifts, strict=True):
+        assert torch.equal(b.values, a.values.roll(s, -1))

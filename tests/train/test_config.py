@@ -36,6 +36,8 @@ def test_the_resolved_config_reads_back_as_itself(file: Path, tmp_path: Path) ->
 def test_differences_name_what_changed(file: Path) -> None:
     old = load(file)
     assert differences(old, load(file, ["train.steps=30", "report.experiment=other", "run=elsewhere"])) == []
+    harmless = ["train.validate_every=7", "train.keep=9", "train.micro_batch=2", "data.corpora.0.path=moved", "data.corpora.0.valid=[]"]
+    assert differences(old, load(file, harmless)) == []
     new = load(file, ["train.steps=10", "data.corpora.1.weight=2"])
     assert differences(old, new) == ["data.corpora.1.weight: 1.0 -> 2.0", "train.steps: 20 -> 10"]
 

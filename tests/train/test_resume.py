@@ -238,7 +238,7 @@ def test_more_steps_are_allowed_and_other_changes_refused(corpora: list[Path], w
     shutil.copytree(whole, run)
     with pytest.raises(UserError, match=r"begun with another configuration \(train\.clip: 1\.0 -> 2\.0; train\.steps: 20 -> 10\)"):
         train(config(corpora, run, clip=2.0, steps=10))
-    with pytest.raises(UserError, match=r"data\.corpora\.1\.path: .*wide -> None"):
+    with pytest.raises(UserError, match=r"data\.corpora\.1\.weight: 1\.0 -> None"):
         train(config(corpora[:1], run))
     assert_equal_runs(run, whole)
     assert train(config(corpora, run, steps=22))["step"] == 22
