@@ -32,6 +32,8 @@ MEANINGS: tuple[tuple[str, str, str], ...] = (
     (r"sst|sea.?(surface)?.?temp", "sea_surface_temperature", "degC"),
     (r"soil.*temp|ts_?\d", "soil_temperature", "degC"),
     (r"water.*temp", "water_temperature", "degC"),
+    (r"^t_?max|temp.*max|max.*temp", "air_temperature_maximum", "degC"),
+    (r"^t_?min|temp.*min|min.*temp", "air_temperature_minimum", "degC"),
     (r"temp|tair|t_?air|^t2m$|^tas$", "air_temperature", "degC"),
     (r"^rh$|humid", "relative_humidity", "percent"),
     (r"precip|rain|prcp|ppt", "precipitation", "mm"),
@@ -371,7 +373,8 @@ def _arrays(path: Path, datasets: list[xr.Dataset]) -> Iterator[str]:
         yield found.line(name)
     if not on_sphere:
         yield f"boundary: {{{', '.join(f'{a}: open' for a in axes)}}}{CHECK}: periodic, wall, open or given" if axes else "boundary: {}"
-    by = "trajectory" if run is not None and main.sizes[run] >= 10 else "time"
+    # members of an ensemble share their weather: only runs apart from each other may be told apart by a split
+    by = "trajectory" if run is not None and run not in MEMBER_DIMS and main.sizes[run] >= 10 else "time"
     yield f"split: {{by: {by}, fractions: [0.8, 0.1, 0.1], gap: 2}}"
 
 
