@@ -119,5 +119,5 @@ class AdvectionDiffusion3D(Simulator):
             origin=Origin(self.name, LICENCE, place=place),
             boundary=Boundary(z=("periodic", "periodic"), y=("periodic", "periodic"), x=("periodic", "periodic")),
             coordinates={a: Coordinate((a,), axis, "1") for a in "zyx"},
-            coefficients={"diffusivity": diffusivity, **{f"velocity_{a}": float(w) for a, w in zip("xyz", wind, strict=True)}},
+            coefficients={"diffusivity": diffusivity, **{f"advection_{a}": float(w) for a, w in zip("xyz", wind, strict=True)}},
         )

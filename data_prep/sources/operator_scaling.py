@@ -69,11 +69,13 @@ class OperatorScaling(TrajectorySource):
         if fields.shape[1] != 2 or len(fields) != len(tensor):
             raise UserError(f"{path.name} has fields {fields.shape} and tensor {tensor.shape}; expected {self.layout}")
         names = self._columns(path, tensor.shape[1])
-        ratio = dataset(file, "other") if "other" in file else None
 
         def coefficients(trajectory: int) -> Mapping[str, float]:
             known = dict(zip(names, map(float, tensor[trajectory]), strict=True))
-            return known if ratio is None else known | {"psi": float(np.ravel(ratio[trajectory])[0])}
+            if "diffusion" in known:  # the same in every direction, told as in our own corpus
+                size = known.pop("diffusion")
+                return {**dict(zip(DIFFUSION, (size, size, 0.0), strict=True)), **known}
+            return known
 
         axes = along(y=np.arange(fields.shape[2]) / fields.shape[2], x=np.arange(fields.shape[3]) / fields.shape[3])
         channels = (
