@@ -29,6 +29,7 @@ in `scigpt.evaluate.metrics`, `spectra`, `conservation`, `breakdown` and `interv
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import shutil
@@ -57,6 +58,8 @@ from scigpt.train.engine import CHECKPOINTS
 from scigpt.train.provenance import FILE as PROVENANCE
 from scigpt.train.report import log_evaluation
 from scigpt.train.run import CONFIG, METRICS
+
+_log = logging.getLogger(__name__)
 
 CARD, RESULTS, PAGE = "card", "results.json", "index.html"
 SCHEMA_VERSION = 1
@@ -230,11 +233,22 @@ def _plans(trained: TrainedRun, folders: Sequence[Path], split: str | None, opti
     known = {Path(c.path).resolve(): c for c in data.corpora}
     configs = [known.get(f.resolve(), CorpusConfig(str(f))) for f in folders] or list(data.corpora)
     subjects = [_subject(trained, config) for config in configs]
-    work = []
+    work: list[Plan] = []
+    short: list[UserError] = []
     for subject in subjects:
         held_out = [s for s in subject.corpus.splits if s != subject.config.train and subject.corpus.entries(s)]
         wanted = held_out if split is None else [s for s in subject.corpus.splits if s == split]
-        work += [plan(subject, name, options) for name in wanted]
+        for name in wanted:
+            try:
+                work.append(plan(subject, name, options))
+            except UserError as error:
+                if split is not None:
+                    raise
+                short.append(error)
+    if short and not work:
+        raise short[0]
+    for reason in short:  # records too short for a score do not stop the others
+        _log.warning("not scored: %s", reason)
     if not work:
         there = "; ".join(f"{s.corpus.name} has {', '.join(s.corpus.splits)}" for s in subjects)
         what = f"no corpus has a split {split!r}" if split is not None else "no corpus has a split that was not trained on"

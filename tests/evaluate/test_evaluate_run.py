@@ -16,6 +16,7 @@ from worlds import make
 from scigpt.data.corpus import Corpus
 from scigpt.data.loader import windows
 from scigpt.data.mixture import CorpusConfig, DataConfig
+from scigpt.errors import UserError
 from scigpt.evaluate.evaluate import evaluate, flatten
 from scigpt.evaluate.plan import Options
 from scigpt.launch.cli import main
@@ -141,3 +142,12 @@ def test_a_mistake_is_one_sentence_and_the_card_stays(
     assert sentence in last
     assert Path("run/card/kept").exists()
     assert not Path("run/card.tmp").exists()
+
+
+def test_records_too_short_for_a_score_do_not_stop_the_others(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    corpora = [trained / "brief", trained / "map"]
+    results = evaluate(trained / "run", corpora, None, Options(1, 0, 0), progress=False)
+    assert [c["name"] for c in results["corpora"]] == ["map"]
+    assert "not scored" in caplog.text
+    with pytest.raises(UserError, match="brief"):
+        evaluate(trained / "run", corpora, "valid", Options(1, 0, 0), progress=False)
