@@ -115,8 +115,9 @@ class _Tally:
         valid = sample.valid.copy()
         for c, variable in enumerate(sample.variables):
             low, high = self.source.bounds(variable)
-            plausible = f"{low:g} to {high:g} {variable.unit}"
-            count = self.bounds.setdefault(variable.key, {"outside": 0, "valid": 0, "worst": 0, "where": where, "plausible": plausible})
+            about = self.bounds.setdefault(variable.key, {"plausible": f"{low:g} to {high:g} {variable.unit}", "files": {}})
+            files = ", ".join(f.name for f in sample.origin.files)
+            count = about["files"].setdefault(files, {"outside": 0, "valid": 0, "worst": 0, "where": where})
             count["valid"] += int(valid[:, c].sum())
             field = sample.values[:, c]
             # infinity is not implausible but wrong; it stays valid and the writer refuses it
@@ -421,16 +422,21 @@ def _finish(source: Source, plan: Plan, recipe: dict[str, Any], folder: Path, ta
 
 
 def _out_of_bounds(source: Source, results: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """How many values of each variable were implausible; too large a share means a wrong unit or a broken file."""
+    """How many values of each variable were implausible; too large a share of a file means a wrong unit or a broken file."""
     counts = {}
-    for key in results[0]["bounds"]:
-        each = [result["bounds"][key] for result in results]
-        outside, valid = (sum(c[k] for c in each) for k in ("outside", "valid"))
-        if outside > source.max_out_of_bounds * valid:
-            worst = max(each, key=lambda c: c["worst"])["where"]
-            raise UserError(
-                f"{outside / valid:.3%} of the values of {key} lie outside {each[0]['plausible']}, "
-                f"most of them in {worst}; at most {source.max_out_of_bounds:.3%} may, check its unit and its missing-value mark"
-            )
-        counts[key] = outside
+    for key, about in results[0]["bounds"].items():
+        by_file: dict[str, list[dict[str, Any]]] = {}
+        for result in results:
+            for files, count in result["bounds"][key]["files"].items():
+                by_file.setdefault(files, []).append(count)
+        for each in by_file.values():
+            outside, valid = (sum(c[k] for c in each) for k in ("outside", "valid"))
+            if outside > source.max_out_of_bounds * valid:
+                worst = max(each, key=lambda c: c["worst"])["where"]
+                raise UserError(
+                    f"{outside / valid:.3%} of the values of {key} lie outside {about['plausible']}, "
+                    f"most of them in {worst}; at most {source.max_out_of_bounds:.3%} of a file may, check its unit and its "
+                    f"missing-value mark"
+                )
+        counts[key] = sum(c["outside"] for each in by_file.values() for c in each)
     return counts

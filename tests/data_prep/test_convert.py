@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from toy import ToySource
 
 from scigpt.data.corpus import Corpus, verify
 from scigpt.data.files import DiskFull
+from scigpt.data.sample import Sample, SourceFile
 from scigpt.data_prep.convert import convert
 from scigpt.data_prep.source import Plan, SampleRef, Split
 from scigpt.errors import UserError
@@ -155,6 +157,21 @@ def test_a_few_implausible_values_become_invalid_and_are_counted(tmp_path: Path)
     assert not sample.valid[0, 0, 0, :3].any()
     assert sample.valid.sum() == sample.valid.size - 24
     assert corpus.stats.channels["air_temperature"].values.high < 350
+
+
+def test_one_bad_file_among_many_good_ones_is_refused(tmp_path: Path) -> None:
+    """The share is that of each file: a good file does not hide a bad one."""
+
+    class ManyFiles(ToySource):
+        max_out_of_bounds = 0.01  # 24 values are 0.5 % of the whole input, and more of the file they are in
+
+        def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample]:
+            for ref, sample in zip(refs, super().samples(refs), strict=True):
+                file = SourceFile("bad.bin" if ref.key == "000003" else "good.bin", "0" * 64)
+                yield replace(sample, origin=replace(sample.origin, files=(file,)))
+
+    with pytest.raises(UserError, match=r"of the values of air_temperature lie outside .* in sample 000003 \(bad.bin\)"):
+        convert(ManyFiles((), ToySource.Options(flaw="bounds")), tmp_path / "toy", progress=False)
 
 
 def test_the_same_recipe_is_already_there_and_another_is_refused(tmp_path: Path) -> None:
