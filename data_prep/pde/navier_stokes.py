@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import fft
@@ -131,6 +131,17 @@ def _to_velocity(n: int) -> np.ndarray:
     return np.stack([1j * ky * inverse, -1j * kx * inverse])
 
 
+def require_flow(options: Any) -> None:
+    """The checks of what every decaying flow has: grid, peak, frames, step, resolution, warmup, spread."""
+    require(options.grid >= 16 and options.grid % 2 == 0, f"option grid={options.grid}: expected an even number of at least 16")
+    require(1 <= options.peak <= options.grid / 8, f"option peak={options.peak}: expected 1 to {options.grid / 8:g}, an eighth of the grid")
+    require(options.frames >= 1, f"option frames={options.frames}: expected 1 or more")
+    for name in ("step", "resolution"):
+        require(0 < getattr(options, name) < np.inf, f"option {name}={getattr(options, name)}: expected a positive number")
+    require(0 <= options.warmup < np.inf, f"option warmup={options.warmup}: expected 0 or more")
+    require(1 <= options.spread < np.inf, f"option spread={options.spread}: expected 1 or more")
+
+
 @dataclass(frozen=True)
 class NavierStokesOptions(SimulatorOptions):
     """Options of the Navier-Stokes corpus. The unit of time is that in which the largest eddies turn about once.
@@ -166,13 +177,7 @@ class NavierStokesOptions(SimulatorOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.grid >= 16 and self.grid % 2 == 0, f"option grid={self.grid}: expected an even number of at least 16")
-        require(1 <= self.peak <= self.grid / 8, f"option peak={self.peak}: expected 1 to {self.grid / 8:g}, an eighth of the grid")
-        require(self.frames >= 1, f"option frames={self.frames}: expected 1 or more")
-        for name in ("step", "resolution"):
-            require(0 < getattr(self, name) < np.inf, f"option {name}={getattr(self, name)}: expected a positive number")
-        require(0 <= self.warmup < np.inf, f"option warmup={self.warmup}: expected 0 or more")
-        require(1 <= self.spread < np.inf, f"option spread={self.spread}: expected 1 or more")
+        require_flow(self)
         require_ranges(self, "viscosity")
 
 

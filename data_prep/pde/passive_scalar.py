@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scigpt.data.sample import Boundary, Coordinate, Origin, Sample, Time, Variable
-from scigpt.data_prep.pde.navier_stokes import SIDE, advance, random_vorticity, resolving_grid, velocity
+from scigpt.data_prep.pde.navier_stokes import SIDE, advance, random_vorticity, require_flow, resolving_grid, velocity
 from scigpt.data_prep.pde.random_fields import random_field
 from scigpt.data_prep.pde.simulator import LICENCE, Simulator, SimulatorOptions, require, require_ranges
 from scigpt.data_prep.pde.spectral import resample
@@ -52,13 +52,7 @@ class PassiveScalarOptions(SimulatorOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.grid >= 16 and self.grid % 2 == 0, f"option grid={self.grid}: expected an even number of at least 16")
-        require(1 <= self.peak <= self.grid / 8, f"option peak={self.peak}: expected 1 to {self.grid / 8:g}, an eighth of the grid")
-        require(self.frames >= 1, f"option frames={self.frames}: expected 1 or more")
-        for name in ("step", "resolution"):
-            require(0 < getattr(self, name) < np.inf, f"option {name}={getattr(self, name)}: expected a positive number")
-        require(0 <= self.warmup < np.inf, f"option warmup={self.warmup}: expected 0 or more")
-        require(1 <= self.spread < np.inf, f"option spread={self.spread}: expected 1 or more")
+        require_flow(self)
         low, high = self.viscosity_low, self.viscosity_high
         require(0 < low <= high < np.inf, f"options viscosity_low={low} and viscosity_high={high}: expected 0 < low <= high")
         require_ranges(self, "diffusivity")
