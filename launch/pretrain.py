@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,13 +15,21 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 
 
 def pretrain(config: Config, overrides: Overrides = None, json: Json = False) -> None:
-    """Train on this machine. The same command goes on with a stopped run; a stop by a signal ends with code 75 ("requeue me")."""
+    """Train: here, in as many processes as `strategy` asks for, or as one process of the job that torchrun or srun has started. The same
+    command goes on with a stopped run; a stop by a signal ends with code 75 ("requeue me")."""
+    from scigpt.launch import local
     from scigpt.train.config import load
     from scigpt.train.engine import train
     from scigpt.train.preempt import EXIT_REQUEUE
+    from scigpt.train.processes import Place
 
-    summary = train(load(config, overrides or ()))
-    show(summary, json, _text)
+    settings, place = load(config, overrides or ()), Place.here()
+    if place is None and (count := local.wanted(settings.strategy)) > 1:
+        words = ["pretrain", str(config), *(overrides or ()), *(["--json"] if json else [])]
+        raise typer.Exit(local.run([sys.executable, "-m", "scigpt.launch.cli", *words], count))
+    summary = train(settings)
+    if place is None or place.rank == 0:
+        show(summary, json, _text)
     if summary["status"] == "stopped":
         raise typer.Exit(EXIT_REQUEUE)
 
@@ -31,6 +40,8 @@ def _text(summary: dict[str, Any]) -> str:
         lines[0] += f" by {summary['signal']} and saved; run the same command to go on"
     for corpus, scores in summary["validation"].items():
         lines.append(f"  {corpus}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items() if value is not None))
+    if summary["processes"] > 1:
+        lines[0] += f", {summary['processes']} processes"
     rates = f"{summary['tokens_per_second']:,.0f} tokens/s, {summary['flops_per_second'] / 1e9:.1f} GFLOP/s"
     waits = f"data wait {summary['data_wait_share']:.1%}, {summary['skipped_steps']} steps skipped"
     lines.append(f"  {summary['parameters']:,} parameters, {rates}, {waits}")

@@ -146,16 +146,25 @@ def evaluation_batches(
     batch_size: int,
     limit: int | None = None,
     patch: int = 8,
+    rank: int = 0,
+    world: int = 1,
 ) -> Iterator[Batch]:
     """The `windows` of a split, `batch_size` at a time. `patch` is the preferred patch size where `config` states none.
+
+    Of several processes each gets every `world`-th batch, and all of them equally many: what is missing in the last round is a batch in
+    which nothing is valid.
 
     Raises:
         UserError: as `windows`, or data that cannot be read.
     """
     window = Window.of(corpus, config, frames)
     items = windows(corpus, config, frames, split, limit)
-    for i in range(0, len(items), batch_size):
-        yield _batch(corpus, split, items[i : i + batch_size], window, scales, patch if config.patch is None else config.patch)
+    size = patch if config.patch is None else config.patch
+    starts = range(0, len(items), batch_size)
+    for first in range(0, len(starts), world):
+        start = starts[min(first + rank, len(starts) - 1)]
+        batch = _batch(corpus, split, items[start : start + batch_size], window, scales, size)
+        yield batch if first + rank < len(starts) else replace(batch, valid=torch.zeros_like(batch.valid))
 
 
 def _batch(corpus: Corpus, split: str, items: Sequence[Item], window: Window, scales: Scales, patch: int) -> Batch:

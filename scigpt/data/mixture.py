@@ -67,7 +67,8 @@ class DataConfig:
         frames: length of a window. Steady corpora have windows of 2 frames.
         tokens: budget of a group: windows x (frames - 1) x tokens of a frame.
         patch: preferred patch size.
-        data_width: group sizes are multiples of it, and only data-parallel sizes that divide it can run.
+        data_width: group sizes are multiples of it, and only data-parallel sizes that divide it can run. None: the number of data-parallel
+            processes that the run begins with; state a multiple to be able to go on with more.
         every: distance between the starts of windows in a record, in frames; None: `frames`, so that windows tile the record. The
             starts shift from epoch to epoch, and all have occurred after `every` epochs.
     """
@@ -76,7 +77,7 @@ class DataConfig:
     frames: int = 8
     tokens: int = 4096
     patch: int = 8
-    data_width: int = 1
+    data_width: int | None = None
     every: int | None = None
 
 
@@ -191,7 +192,7 @@ class Mixture:
     def __init__(self, corpora: Sequence[Corpus], config: DataConfig, seed: int) -> None:
         _check(corpora, config)
         self.corpora, self.config, self.seed = tuple(corpora), config, seed
-        self.data_width = config.data_width
+        self.data_width = config.data_width or 1
         self.patches = tuple(config.patch if s.patch is None else s.patch for s in config.corpora)
         lengths = (config.frames if s.frames is None else s.frames for s in config.corpora)
         self.windows = tuple(Window.of(*args) for args in zip(corpora, config.corpora, lengths, strict=True))

@@ -63,8 +63,7 @@ class Projections(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.query_norm = nn.LayerNorm(width // heads, bias=False)
         self.key_norm = nn.LayerNorm(width // heads, bias=False)
-        nn.init.normal_(self.qkv.weight, std=width**-0.5)
-        nn.init.normal_(self.out.weight, std=(3 * depth * width) ** -0.5)
+        self.spread = {"qkv.weight": width**-0.5, "out.weight": (3 * depth * width) ** -0.5}
 
     def split(self, x: Tensor, phases: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`(..., N, D)` to rotated q, k and v `(..., N, H, d)`; phases `(..., N, 1, d/2)` complex."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scigpt.data.batches import Batch
 from scigpt.data.corpus import Corpus
@@ -21,6 +22,7 @@ from scigpt.errors import UserError
 from scigpt.model.attention import Kernel, SpaceAttention, TimeAttention, choose_window
 from scigpt.model.conditions import Conditions, Modulation
 from scigpt.model.heads import Distribution, Forecast
+from scigpt.model.initial import Initial
 from scigpt.model.positions import space_phases, time_phases
 from scigpt.model.sizes import DEPTHS, forward_flops, heads_of, hidden_of, learning_rate_scale, width_of
 from scigpt.model.tokenizer import Tokenizer
@@ -164,13 +166,25 @@ class Block(nn.Module):
         hidden = hidden_of(width)
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
-        nn.init.normal_(self.gate_up.weight, std=width**-0.5)
-        nn.init.normal_(self.down.weight, std=(3 * depth * hidden) ** -0.5)
+        self.spread = {"gate_up.weight": width**-0.5, "down.weight": (3 * depth * hidden) ** -0.5}
+        self.recompute = False
 
     def forward(
         self, x: Tensor, shared: Tensor, where: Tensor, when: Tensor, grid: Extent, window: Extent | None, shifted: bool, reach: int
     ) -> Tensor:
-        """`x` `(B, T, N, D)`; shared conditions `(B, T, 3, 2, D)`; rotary phases in space and time."""
+        """`x` `(B, T, N, D)`; shared conditions `(B, T, 3, 2, D)`; rotary phases in space and time.
+
+        With `recompute` on, only the arguments are kept for the backward pass and the rest is computed again (activation checkpointing;
+        within the block, so that a strategy that gathers the block's parameters has them at hand).
+        """
+        if self.recompute and torch.is_grad_enabled():
+            arguments = (x, shared, where, when, grid, window, shifted, reach)
+            return checkpoint(self._forward, *arguments, use_reentrant=False, preserve_rng_state=False)
+        return self._forward(x, shared, where, when, grid, window, shifted, reach)
+
+    def _forward(
+        self, x: Tensor, shared: Tensor, where: Tensor, when: Tensor, grid: Extent, window: Extent | None, shifted: bool, reach: int
+    ) -> Tensor:
         x = x + self.space(self.space_norm(x, shared[:, :, 0]), where, grid, window, shifted)
         x = x + self.time(self.time_norm(x, shared[:, :, 1]), when, reach)
         gate, up = self.gate_up(self.mlp_norm(x, shared[:, :, 2])).chunk(2, -1)
@@ -183,9 +197,10 @@ class SciGPT(nn.Module):
     Args:
         config: size and attention.
         vocabulary: the variables and coefficients it knows.
+        seed: of the initial weights. Under `torch.device("meta")` the parameters have no storage and wait to be filled.
     """
 
-    def __init__(self, config: ModelConfig, vocabulary: Vocabulary) -> None:
+    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, seed: int = 0) -> None:
         super().__init__()
         depth, width, heads = config.resolved()
         self.config, self.vocabulary = config, vocabulary
@@ -198,9 +213,11 @@ class SciGPT(nn.Module):
         self.final_norm = Modulation(width)
         self.final_modulate = nn.Linear(width, 2 * width)
         self.head = Forecast(count, width, config.huber_delta)
-        for layer in (self.modulate, self.final_modulate):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        initial = Initial(self, seed)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if not parameter.is_meta:
+                    parameter.copy_(initial(name))
 
     def forward(self, batch: Batch) -> Prediction:
         """Predict frames `1 .. T-1` of a batch of T frames, each from the frames before it (and its own forcings).
@@ -212,8 +229,8 @@ class SciGPT(nn.Module):
         fields = normalize(batch)
         grid = token_grid(batch.layout.grid, batch.patch)
         window = choose_window(grid, self.config.window_tokens)
-        x = self.tokenizer(fields, batch.layout, rows, batch.patch) + self.conditions.tokens(batch)
-        condition = self.conditions(batch, *self._coefficients(batch))
+        condition, places = self.conditions(batch, *self._coefficients(batch))
+        x = self.tokenizer(fields, batch.layout, rows, batch.patch) + places
         x = x + condition[:, :, None]
         shared = self.modulate(condition).unflatten(-1, (3, 2, -1))
         pairs = self.width // self.heads // 2

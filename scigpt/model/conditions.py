@@ -53,21 +53,23 @@ class Conditions(nn.Module):
         super().__init__()
         self.layout = nn.Linear(LAYOUT_FEATURES, width)
         self.clock = nn.Linear(CLOCK_FEATURES, width, bias=False)
-        self.coefficient = nn.Parameter(torch.randn(max(coefficients, 1), 2, width) * 0.5)
+        self.coefficient = nn.Parameter(torch.empty(max(coefficients, 1), 2, width))
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.place = nn.Linear(COORDINATE_FEATURES, width, bias=False)
-        self.sides = nn.Parameter(torch.zeros(6, len(BOUNDARIES), width))
+        self.sides = nn.Parameter(torch.empty(6, len(BOUNDARIES), width))
+        inputs = {"layout": LAYOUT_FEATURES, "clock": CLOCK_FEATURES, "mix.1": width, "place": COORDINATE_FEATURES}
+        self.spread = {f"{name}.weight": (3 * count) ** -0.5 for name, count in inputs.items()} | {"coefficient": 0.5}
 
-    def forward(self, batch: Batch, index: tuple[int, ...], center: Tensor, spread: Tensor) -> Tensor:
-        """`index`, `center` and `spread` `(K,)`: row and pooled statistics of each coefficient of the batch."""
+    def forward(self, batch: Batch, index: tuple[int, ...], center: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+        """The two of them. `index`, `center` and `spread` `(K,)`: row and pooled statistics of each coefficient of the batch."""
         features = self.layout(layout_features(batch.layout).to(self.sides.device)) + self.clock(clock_features(batch))
         # the sum over no coefficients keeps every parameter in the graph of every batch
         rows = self.coefficient[list(index)]
         told = torch.where(batch.known, (batch.coefficients - center) / spread, 0.0)
         named = torch.einsum("bk,kd->bd", told, rows[:, 0]) + torch.einsum("bk,kd->bd", batch.known.float(), rows[:, 1])
-        return self.mix(features + named[:, None] + 0.0 * self.coefficient.sum())
+        return self.mix(features + named[:, None] + 0.0 * self.coefficient.sum()), self._tokens(batch)
 
-    def tokens(self, batch: Batch) -> Tensor:
+    def _tokens(self, batch: Batch) -> Tensor:
         """Added to the tokens of every frame: place on the Earth, and the kind of a side where a token lies at one; `(B or 1, 1, N, D)`.
 
         A periodic side adds nothing, so that shifting a periodic field by a patch shifts the tokens. Stations have no sides: the first
@@ -86,8 +88,8 @@ class Conditions(nn.Module):
                     mask[tuple(edge)] = 1.0
                     sides = sides + mask * self.sides[2 * axis + side, BOUNDARIES.index(kind)]
         place = coordinate_features(batch)
-        if place is None:
-            return (sides + 0.0 * self.place.weight.sum()).flatten(1, 3)[:, None]
+        if place is None:  # no place, and yet every parameter in the graph of every batch
+            return (sides + self.place(sides.new_zeros(COORDINATE_FEATURES))).flatten(1, 3)[:, None]
         pooled = self.place(pool(place, batch.patch))[:, None]  # (B, 1, ny, nx, D)
         return (sides + pooled).flatten(1, 3)[:, None]
 

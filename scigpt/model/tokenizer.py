@@ -62,7 +62,8 @@ class LevelGain(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(LEVEL_FEATURES, width) * 0.5)
+        self.weight = nn.Parameter(torch.empty(LEVEL_FEATURES, width))
+        self.spread = {"weight": 0.5}
 
     def forward(self, layout: Layout) -> Tensor:
         """`(C, D)`."""
@@ -79,11 +80,12 @@ class Tokenizer(nn.Module):
 
     def __init__(self, variables: int, width: int) -> None:
         super().__init__()
-        self.kernel = nn.Parameter(torch.randn(variables, 2, len(MODES), width) / GAIN)
-        self.present = nn.Parameter(torch.zeros(variables, width))
-        self.gaps = nn.Parameter(torch.zeros(variables, width))
-        self.amplitude = nn.Parameter(torch.zeros(variables, 2, width))
+        self.kernel = nn.Parameter(torch.empty(variables, 2, len(MODES), width))
+        self.present = nn.Parameter(torch.empty(variables, width))
+        self.gaps = nn.Parameter(torch.empty(variables, width))
+        self.amplitude = nn.Parameter(torch.empty(variables, 2, width))
         self.level = LevelGain(width)
+        self.spread = {"kernel": 1 / GAIN}
 
     def forward(self, fields: Normalized, layout: Layout, index: tuple[int, ...], patch: Extent) -> Tensor:
         """`index` is each channel's row in the vocabulary. Returns `(B, T, N, D)`."""
@@ -112,7 +114,7 @@ class Detokenizer(nn.Module):
 
     def __init__(self, variables: int, width: int) -> None:
         super().__init__()
-        self.kernel = nn.Parameter(torch.zeros(variables, len(MODES), width))
+        self.kernel = nn.Parameter(torch.empty(variables, len(MODES), width))
         self.level = LevelGain(width)
 
     def forward(self, tokens: Tensor, layout: Layout, index: tuple[int, ...], patch: Extent) -> Tensor:

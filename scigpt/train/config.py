@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scigpt.data.mixture import DataConfig
@@ -23,6 +23,7 @@ from scigpt.model.backbone import ModelConfig
 from scigpt.train.guard import GuardConfig
 from scigpt.train.optim import OptimConfig
 from scigpt.train.report import ReportConfig
+from scigpt.train.strategies import LayoutConfig, StrategyConfig
 
 T = TypeVar("T")
 
@@ -41,8 +42,13 @@ class TrainConfig:
         hide_coefficients: share of samples whose coefficients are not told, so that the model works with and without them.
         validate_every, validate_windows: steps between validations, windows of each corpus in one.
         checkpoint_every, keep: steps between checkpoints, number of newest ones kept.
+        keep_every: checkpoints of steps that are multiples of it are kept for good; None: none.
         log_every: steps between two batches of metrics for MLflow.
         threads: CPU threads of torch; None leaves torch's choice. Another number rounds differently.
+        activation_checkpointing: keep only the inputs of each block for the backward pass and compute the rest again: less memory, a third
+            more work in the blocks.
+        compile: compile each block with torch.compile.
+        watchdog: seconds without a finished step after which the stacks of all threads are written to RUN/stacks and the process ends.
     """
 
     steps: int = 1000
@@ -55,18 +61,26 @@ class TrainConfig:
     validate_windows: int = 32
     checkpoint_every: int = 200
     keep: int = 2
+    keep_every: int | None = None
     log_every: int = 10
     threads: int | None = None
+    activation_checkpointing: bool = False
+    compile: bool = False
+    watchdog: float = 1800.0
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, (int, float)) and value <= 0 and f.name != "hide_coefficients":
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0 and f.name != "hide_coefficients":
                 raise UserError(f"{f.name} is {value}; expected a number above 0")
         if self.threads is not None and self.threads > 1024:
             raise UserError(f"threads is {self.threads}; expected at most 1024, and best the number of processors")
         if not 0 <= self.hide_coefficients <= 1:
             raise UserError(f"hide_coefficients is {self.hide_coefficients}; expected a share between 0 and 1")
+
+    @property
+    def layout(self) -> LayoutConfig:
+        return LayoutConfig(self.precision == "bf16", self.activation_checkpointing, self.compile)
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 
@@ -101,8 +116,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise UserError(f"the config {path} cannot be read ({error.strerror}); give the path of a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"the config {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if isinstance(given, DictConfig) and isinstance(given.get("strategy"), str):
+        given.strategy = {"name": given.strategy}
     for override in overrides:
         key, equals, _ = override.partition("=")
+        key = "strategy.name" if key == "strategy" else key
         if not equals or not key:
             raise UserError(f"{override!r} is not an override; expected key=value, as in train.steps=500")
         try:
@@ -172,10 +190,12 @@ def _is_config(hint: Any) -> TypeGuard[type]:
 
 
 FREE = re.compile(
-    r"run|report\..*|train\.(validate_every|validate_windows|checkpoint_every|keep|log_every|micro_batch|threads)|data\.corpora\.\d+\.(path|valid.*)"
+    r"run|report\..*|strategy\..*"
+    r"|train\.(validate_every|validate_windows|checkpoint_every|keep|keep_every|log_every|micro_batch|threads|activation_checkpointing|compile|watchdog)"
+    r"|data\.corpora\.\d+\.(path|valid.*)"
 )
 """What a run may change when it goes on. None of it changes the order of the data (a corpus that has moved is known by its fingerprint);
-`micro_batch` and `threads` change the rounding."""
+`strategy`, `micro_batch`, `threads` and `compile` change the rounding."""
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +16,45 @@ import torch
 import scigpt
 from scigpt.data.corpus import Corpus
 from scigpt.data.files import dump_json, write_bytes
-from scigpt.data.keyed import key
 from scigpt.data.loader import BatchLoader, evaluation_batches, windows
 from scigpt.data.mixture import CorpusConfig, Mixture
 from scigpt.data.normalize import Scales
 from scigpt.errors import UserError
 from scigpt.model.backbone import SciGPT, Vocabulary
+from scigpt.model.initial import Initial
 from scigpt.train import checkpoint, provenance
 from scigpt.train.checkpoint import Checkpoint
 from scigpt.train.config import RunConfig, flatten
 from scigpt.train.guard import Guard
 from scigpt.train.journal import Journal, number
 from scigpt.train.objective import group_weight, share_of_loss
-from scigpt.train.optim import AdamW
 from scigpt.train.preempt import Preemption
+from scigpt.train.processes import Processes
 from scigpt.train.record import Read, Step, incident, ledger_line, metrics_line
 from scigpt.train.report import Mlflow, Progress
-from scigpt.train.run import CHECKPOINTS, INCIDENTS, LEDGER, METRICS, begin, open_run
-from scigpt.train.strategies import Single
+from scigpt.train.run import CHECKPOINTS, INCIDENTS, LEDGER, METRICS, begin, open_run, settled
+from scigpt.train.saver import Saver
+from scigpt.train.strategies import build
 from scigpt.train.validate import validate
+from scigpt.train.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 
 
 def train(config: RunConfig) -> dict[str, Any]:
-    """Begin or continue a run and return its summary; `status` is `finished` or, after a signal, `stopped`.
+    """Begin or continue a run, alone or as one process of a job, and return its summary.
+
+    Its `status` is `finished` or, after a signal, `stopped`.
 
     Raises:
         UserError: whatever a user can mend: configuration, data, a full disk, a run that diverges.
     """
-    with Preemption() as preemption, open_run(config) as run, _reproducible(config.train.threads), ExitStack() as stack:
-        return Trainer(config, run, preemption, stack).fit()
+    join = Processes.join(config.strategy.timeout)
+    with Preemption() as preemption, join as processes, _reproducible(config.train.threads), ExitStack() as stack:
+        with processes.together():
+            config = settled(config, config.strategy.mesh(processes.place).data_world)
+            run = stack.enter_context(open_run(config)) if processes.first else Path(config.run)
+        return Trainer(config, run, processes, preemption, stack).fit()
 
 
 @contextmanager
@@ -63,64 +72,88 @@ def _reproducible(threads: int | None) -> Iterator[None]:
 
 
 class Trainer:
-    """One launch of a run. What outlives the launch is in `_save` and `_resume`."""
+    """One process of one launch of a run. What outlives the launch is in `_save` and `_resume`."""
 
-    def __init__(self, config: RunConfig, run: Path, preemption: Preemption, stack: ExitStack) -> None:
-        self.config, self.run, self.preemption = config, run, preemption
-        self.corpora = [Corpus.open(c.path) for c in config.data.corpora]
-        strides = [c.stride for c in config.data.corpora]
-        self.scales = [Scales.from_stats(c.layout, c.stats.to_json(), s) for c, s in zip(self.corpora, strides, strict=True)]
-        self.mixture = Mixture(self.corpora, config.data, config.seed)
-        self.validation_sets = tuple(self._validation_sets())
-        self.vocabulary = Vocabulary.from_corpora(self.corpora)
-        self.strategy = Single(config.train.precision)
-        with torch.random.fork_rng():
-            torch.manual_seed(key(config.seed, "weights") >> 1)
-            self.model = SciGPT(config.model, self.vocabulary)
-        self.strategy.setup(self.model)
-        self.optimizer = AdamW(self.model.parameter_groups(), config.optim)
+    def __init__(self, config: RunConfig, run: Path, processes: Processes, preemption: Preemption, stack: ExitStack) -> None:
+        self.config, self.run, self.processes, self.preemption = config, run, processes, preemption
+        with processes.together():
+            self.corpora = [Corpus.open(c.path) for c in config.data.corpora]
+            strides = [c.stride for c in config.data.corpora]
+            self.scales = [Scales.from_stats(c.layout, c.stats.to_json(), s) for c, s in zip(self.corpora, strides, strict=True)]
+            self.mixture = Mixture(self.corpora, config.data, config.seed)
+            self.validation_sets = tuple(self._validation_sets())
+            self.vocabulary = Vocabulary.from_corpora(self.corpora)
+            self.strategy = build(config.strategy, config.train.layout, processes.place)
+            mesh = self.strategy.mesh
+            self.mixture.split(range(self.mixture.data_width), mesh.data_rank, mesh.data_world)
+            with torch.device("meta"):
+                model = SciGPT(config.model, self.vocabulary)
         self.guard = Guard(config.guard)
         self.step, self.next_group, self.skipped, self.loss = 0, 0, 0, float("nan")
         self.validation: dict[str, dict[str, float | None]] = {}
+        self.error: UserError | None = None
         sizes = {METRICS: 0, LEDGER: 0}
-        self.resumed = checkpoint.newest(run / CHECKPOINTS)
+        self.resumed = self._newest()
+        with processes.together():
+            if self.resumed:
+                self._resume(self.resumed, model)
+                sizes = self.resumed.state["journals"]
+        whole = self.resumed.model().__getitem__ if self.resumed else Initial(model, config.seed)
+        self.strategy.setup(model, whole, config.optim)
         if self.resumed:
-            self._resume(self.resumed)
-            sizes = self.resumed.state["journals"]
-        begin(run, config)
-        self.journals = {name: stack.enter_context(closing(Journal(run / name, size))) for name, size in sizes.items()}
-        provenance.record(run, self.corpora, self.resumed.step if self.resumed else None)
-        for note in self.mixture.notes:
-            _log.info("%s", note)
+            self.strategy.restore_optimizer(self.resumed.optimizer())
+        writer = mesh.coordinates["shard"], mesh.sizes["shard"]
+        self.saver = Saver(run / CHECKPOINTS, processes, writer, config.train.keep, config.train.keep_every)
+        self.journals: dict[str, Journal] = {}
+        with processes.together():
+            if processes.first:
+                begin(run, config)
+                checkpoint.sweep(run / CHECKPOINTS)
+                self.journals = {name: stack.enter_context(closing(Journal(run / name, size))) for name, size in sizes.items()}
+                provenance.record(run, self.corpora, self.resumed.step if self.resumed else None)
+                for note in self.mixture.notes:
+                    _log.info("%s", note)
+        self.watchdog = stack.enter_context(Watchdog(run, processes.rank, config.train.watchdog))
 
     def fit(self) -> dict[str, Any]:
         """Train to the last step or to the next signal."""
         config, status, began, tokens, flops = self.config.train, "FAILED", time.perf_counter(), 0, 0
         saved = self.step if self.resumed else None
-        progress = Progress(self.run.name, self.step, config.steps)
-        mlflow = Mlflow(self.config.report, self.run, flatten(self.config))
-        strategy, hide = self.strategy, config.hide_coefficients
+        first, mesh, hide = self.processes.first, self.strategy.mesh, config.hide_coefficients
+        progress = Progress(self.run.name, self.step, config.steps) if first else None
+        mlflow = Mlflow(self.config.report if first else replace(self.config.report, mlflow=False), self.run, flatten(self.config))
         loader = BatchLoader(
-            self.mixture, self.scales, self.next_group, config.micro_batch, strategy.rank, strategy.world, hide_coefficients=hide
+            self.mixture, self.scales, self.next_group, config.micro_batch, mesh.data_rank, mesh.data_world, hide_coefficients=hide
         )
         try:
             with loader:
-                while self.step < config.steps and not self.strategy.agree(self.preemption.signal is not None):
+                while self.step < config.steps:
                     start, waited = time.perf_counter(), loader.wait_seconds
-                    groups = [next(loader) for _ in range(config.groups)]
-                    done = self._update(groups)
+                    groups = self._fetch(loader)
+                    weights = self._agree(groups)
+                    if weights is None:
+                        break
+                    done = self._update(groups, weights)
                     done.seconds, done.data_wait = time.perf_counter() - start, loader.wait_seconds - waited
                     self.step, self.next_group = self.step + 1, self.next_group + len(groups)
                     self._record(groups, done, mlflow)
-                    progress.step(done)
+                    self.watchdog.beat()
+                    if progress:
+                        progress.step(done)
                     tokens, flops = tokens + done.tokens, flops + done.flops
                     if self.step % config.checkpoint_every == 0:
                         saved = self._save()
-            if saved != self.step:
+            if saved != self.step and self.error is None:
                 self._save()
+            self.saver.wait()
+            self.processes.agree_on(self.error or self.saver.error)
             status = "FINISHED" if self.step == config.steps else "KILLED"
+        except BaseException:
+            self.saver.abandon()
+            raise
         finally:
-            progress.close()
+            if progress:
+                progress.close()
             mlflow.close(status)
         seconds = time.perf_counter() - began
         return {
@@ -129,8 +162,9 @@ class Trainer:
             "signal": self.preemption.signal,
             "step": self.step,
             "steps": config.steps,
+            "processes": self.processes.world,
             "resumed_from_step": self.resumed.step if self.resumed else None,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters": sum(p.numel() for p in self.strategy.model.parameters()),
             "loss": number(self.loss),
             "validation": self.validation,
             "skipped_steps": self.skipped,
@@ -140,29 +174,53 @@ class Trainer:
             "tokens_per_second": tokens / seconds,
             "flops_per_second": flops / seconds,
             "data_wait_share": loader.wait_seconds / seconds,
-            "checkpoint": str(self.run / CHECKPOINTS / f"step-{self.step:08d}"),
+            "checkpoint": str(checkpoint.folder_of(self.run / CHECKPOINTS, self.step)),
             "mlflow": mlflow.uri,
         }
 
-    def _update(self, groups: list[Read]) -> Step:
-        """One optimizer step on the mean of the groups' means, or exactly nothing where the guard refuses it."""
-        config = self.config.train
-        done = Step(self.config.optim.learning_rate(self.step, config.steps))
-        self.optimizer.set_rate(done.rate)
-        placed = [[self.strategy.place(b) for b in batches] for _, batches in groups]
-        weights = [self.strategy.total(group_weight(batches)) for batches in placed]
+    def _fetch(self, loader: BatchLoader) -> list[Read]:
+        """The groups of the next step; data that cannot be read is told at the next agreement."""
+        try:
+            return [next(loader) for _ in range(self.config.train.groups)]
+        except UserError as error:
+            self.error = error
+            return []
+
+    def _agree(self, groups: list[Read]) -> list[float] | None:
+        """One exchange of numbers on the host before each step: who was asked to stop, who has failed, and the weight of each group.
+
+        Returns:
+            The weights over all processes; None when all stop here.
+        """
+        weights = [group_weight(batches) for _, batches in groups] or [0.0] * self.config.train.groups
+        error = self.error or self.saver.error
+        told = self.processes.total([float(self.preemption.signal is not None), *self.processes.trouble(error), *weights])
+        self.processes.raise_first(told[1 : 1 + self.processes.world], error)
+        return None if told[0] else told[1 + self.processes.world :]
+
+    def _update(self, groups: list[Read], weights: list[float]) -> Step:
+        """One optimizer step on the mean of the groups' means, or exactly nothing where the guard refuses it.
+
+        `weights` are those of the groups over all processes; one without a valid target anywhere is left out on all of them.
+        """
+        strategy, model, config = self.strategy, self.strategy.model, self.config
+        done = Step(config.optim.learning_rate(self.step, config.train.steps))
+        strategy.optimizer.set_rate(done.rate)
         share = 1.0 / max(1, sum(w > 0 for w in weights))
-        for batches, weight in zip(placed, weights, strict=True):
-            for batch in batches if weight > 0 else ():
-                with self.strategy.autocast():
-                    part = share_of_loss(self.model, batch, weight / share)
-                self.strategy.backward(part.loss)
-                done.add(batch, part, self.model.tokens(batch), 3 * self.model.flops(batch))
-        done.norm = self.strategy.clip(self.optimizer.parameters, config.clip)
-        done.skipped = self.guard.judge(done.loss, done.norm) if any(weights) else self.guard.refuse("no target is valid")
+        passes = [(batch, weight / share) for (_, batches), weight in zip(groups, weights, strict=True) if weight > 0 for batch in batches]
+        for i, (batch, total) in enumerate(passes):
+            placed = strategy.place(batch)
+            with strategy.accumulate(i + 1 == len(passes)):
+                with strategy.autocast():
+                    part = share_of_loss(strategy.forward(placed), model.head, total)
+                strategy.backward(part.loss)
+            done.add(placed, part, model.tokens(placed), 3 * model.flops(placed))
+        done.sum_over(self.processes)
+        done.norm = strategy.norm() if passes else 0.0
+        done.skipped = self.guard.judge(done.loss, done.norm) if passes else self.guard.refuse("no target is valid")
         if done.skipped is None:
-            self.strategy.update(self.optimizer.inner)
-        self.optimizer.zero_grad()
+            strategy.update(config.train.clip, done.norm)
+        strategy.forget()
         return done
 
     def _record(self, groups: list[Read], done: Step, mlflow: Mlflow) -> None:
@@ -170,28 +228,43 @@ class Trainer:
         config = self.config.train
         line, due = metrics_line(self.step, done, groups), self.step % config.log_every == 0
         if due:
-            line["variables"] = done.variables()
+            line["variables"] = done.variables(self.processes)
         if self.step % config.validate_every == 0 or self.step == config.steps:
             line["validation"] = self.validation = self._validate()
-        self.journals[METRICS].write(line)
-        self.journals[LEDGER].write(ledger_line(self.step, self.mixture, groups))
-        mlflow.log(line)
-        if due or "validation" in line:
-            mlflow.flush()
+        try:
+            self._write(line, groups)
+            if done.skipped is not None:
+                self._explain(groups, done)
+        except UserError as error:
+            self.error = error
+        if self.processes.first:
+            mlflow.log(line)
+            if due or "validation" in line:
+                mlflow.flush()
         if done.skipped is None:
             self.loss = done.loss
             return
         self.skipped += 1
-        _log.warning("step %d is skipped: %s", self.step, done.skipped)
-        folder = self.run / INCIDENTS
-        folder.mkdir(exist_ok=True)
-        about = incident(self.step, done, self.guard.median, self.mixture, groups)
-        write_bytes(folder / f"step-{self.step}.json", dump_json(about, indent=1))
         if self.guard.exhausted:
-            raise UserError(
+            raise self.processes.everywhere(
                 f"{self.run}: {self.guard.row} steps in a row were skipped, the last (step {self.step}) because {done.skipped}; look into "
-                f"{folder}, then lower optim.lr or mend the data, and begin another run"
+                f"{self.run / INCIDENTS}, then lower optim.lr or mend the data, and begin another run"
             )
+
+    def _write(self, line: dict[str, Any], groups: list[Read]) -> None:
+        if self.processes.first:
+            self.journals[METRICS].write(line)
+            self.journals[LEDGER].write(ledger_line(self.step, self.mixture, groups))
+
+    def _explain(self, groups: list[Read], done: Step) -> None:
+        """What each process has seen of a skipped step, in a file of its own."""
+        folder, world = self.run / INCIDENTS, self.processes.world
+        folder.mkdir(exist_ok=True)
+        if self.processes.first:
+            _log.warning("step %d is skipped: %s", self.step, done.skipped)
+        about = incident(self.step, done, self.guard.median, self.mixture, groups)
+        name = f"step-{self.step}" + (f".rank-{self.processes.rank}" if world > 1 else "")
+        write_bytes(folder / f"{name}.json", dump_json(about, indent=1))
 
     def _validation_sets(self) -> Iterator[tuple[int, CorpusConfig, str, int]]:
         """Number and settings of the corpus, split and frames of a window: as in training, or fewer where the records are shorter.
@@ -216,39 +289,49 @@ class Trainer:
 
     def _validate(self) -> dict[str, dict[str, float | None]]:
         """By corpus, and by split where a corpus has several."""
-        found = {}
+        found, mesh = {}, self.strategy.mesh
         for i, settings, split, frames in self.validation_sets:
             corpus, size = self.corpora[i], min(self.mixture.sizes[i], self.config.train.micro_batch or self.mixture.sizes[i])
             limit, patch = self.config.train.validate_windows, self.config.data.patch
-            batches = evaluation_batches(corpus, self.scales[i], settings, frames, split, size, limit, patch)
-            found[corpus.name if len(settings.valid) == 1 else f"{corpus.name}/{split}"] = validate(self.model, self.strategy, batches)
+            batches = evaluation_batches(
+                corpus, self.scales[i], settings, frames, split, size, limit, patch, mesh.data_rank, mesh.data_world
+            )
+            found[corpus.name if len(settings.valid) == 1 else f"{corpus.name}/{split}"] = validate(self.strategy, self.processes, batches)
+            self.watchdog.beat()
         return found
 
     def _save(self) -> int:
-        """Write a checkpoint; returns its step."""
-        state = {
-            "next_group": self.next_group,
-            "skipped": self.skipped,
-            "loss": number(self.loss),
-            "validation": self.validation,
-            "guard": self.guard.state(),
-            "journals": {name: journal.sync() for name, journal in self.journals.items()},
-            "config": self.config.to_json(),
-            "vocabulary": self.vocabulary.to_json(),
-            "scales": {c.name: s.to_json() for c, s in zip(self.corpora, self.scales, strict=True)},
-            "corpora": {c.name: c.fingerprint for c in self.corpora},
-            "mixture": self.mixture.fingerprint,
-            "code_version": scigpt.__version__,
-        }
-        folder, keep = self.run / CHECKPOINTS, self.config.train.keep
-        checkpoint.save(folder, self.step, self.model.state_dict(), self.optimizer.state(), state, keep)
+        """Begin to write a checkpoint; returns its step."""
+        state: dict[str, Any] = {}
+        if self.processes.first:
+            state = {
+                "next_group": self.next_group,
+                "skipped": self.skipped,
+                "loss": number(self.loss),
+                "validation": self.validation,
+                "guard": self.guard.state(),
+                "journals": {name: journal.sync() for name, journal in self.journals.items()},
+                "config": self.config.to_json(),
+                "vocabulary": self.vocabulary.to_json(),
+                "scales": {c.name: s.to_json() for c, s in zip(self.corpora, self.scales, strict=True)},
+                "corpora": {c.name: c.fingerprint for c in self.corpora},
+                "mixture": self.mixture.fingerprint,
+                "code_version": scigpt.__version__,
+            }
+        self.saver.save(self.step, self.strategy.state(), state)
+        self.watchdog.beat()
         return self.step
 
-    def _resume(self, found: Checkpoint) -> None:
-        """Take up a checkpoint.
+    def _newest(self) -> Checkpoint | None:
+        """The checkpoint to go on from, the same on every process; the first one has verified it."""
+        found = self.processes.shared(lambda: checkpoint.step_of(c.path) if (c := checkpoint.newest(self.run / CHECKPOINTS)) else None)
+        return None if found is None else checkpoint.opened(checkpoint.folder_of(self.run / CHECKPOINTS, found))
+
+    def _resume(self, found: Checkpoint, model: SciGPT) -> None:
+        """Take up a checkpoint, its tensors aside.
 
         Raises:
-            UserError: data, model or optimizer that are not the checkpoint's.
+            UserError: data or model that are not the checkpoint's.
         """
         state, now = found.state, {c.name: c.fingerprint for c in self.corpora}
         for name in sorted(now.keys() | state["corpora"].keys()):
@@ -260,10 +343,10 @@ class Trainer:
             raise UserError(
                 f"{found.path}: this scigpt orders the data otherwise than {state['code_version']}, which began the run; use that one"
             )
-        checkpoint.load_parameters(self.model, found.model(), found.path)
-        self.optimizer.restore(found.optimizer())
+        checkpoint.check_parameters(model, found.model(), found.path)
         self.guard.restore(state["guard"])
         self.step, self.next_group, self.skipped = found.step, int(state["next_group"]), int(state["skipped"])
         self.loss = float("nan") if state["loss"] is None else float(state["loss"])
         self.validation = dict(state["validation"])
-        _log.info("%s: goes on from step %d of %d", self.run, self.step, self.config.train.steps)
+        if self.processes.first:
+            _log.info("%s: goes on from step %d of %d", self.run, self.step, self.config.train.steps)

@@ -12,7 +12,8 @@ from torch import Tensor
 from scigpt.data.batches import Batch
 
 if TYPE_CHECKING:
-    from scigpt.model.backbone import SciGPT
+    from scigpt.model.backbone import Prediction
+    from scigpt.model.heads import Forecast
 
 
 def target_weight(batch: Batch) -> Tensor:
@@ -22,7 +23,7 @@ def target_weight(batch: Batch) -> Tensor:
 
 
 def group_weight(batches: Iterable[Batch]) -> float:
-    """Sum of `target_weight` over the micro-batches of a group: what its loss is divided by, known before the first backward pass."""
+    """Sum of `target_weight` over micro-batches. Over a whole group it is what its loss is divided by, known before the first pass."""
     return sum(float(target_weight(b).sum(dtype=torch.float64)) for b in batches)
 
 
@@ -40,11 +41,10 @@ class Share:
     weights: Tensor
 
 
-def share_of_loss(model: SciGPT, batch: Batch, total: float) -> Share:
-    """The share of a micro-batch in the mean over its group, whose `group_weight` is `total`."""
-    prediction = model(batch)
-    weight = target_weight(batch)
-    error = model.head.error(prediction.distribution, prediction.normalized.target)
+def share_of_loss(prediction: Prediction, head: Forecast, total: float) -> Share:
+    """The share of a micro-batch in the mean over its group, whose `group_weight` (over all processes) is `total`."""
+    weight = target_weight(prediction.batch)
+    error = head.error(prediction.distribution, prediction.normalized.target)
     # where, not a product: what the model says at a point without a target must not matter even if it is not finite
     errors = torch.where(weight > 0, error * weight, 0.0).sum((0, 1, 3, 4, 5))
     return Share(errors.sum() / total, errors.detach(), weight.sum((0, 1, 3, 4, 5)))

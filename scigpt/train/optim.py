@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from scigpt.errors import UserError
 
@@ -53,21 +52,21 @@ class OptimConfig:
 
 
 class AdamW:
-    """torch's fused AdamW over the model's parameter groups, with its state by parameter name."""
+    """torch's fused AdamW over the model's parameter groups; `named` lists name and parameter, group by group."""
 
     def __init__(self, groups: Iterable[Mapping[str, Any]], config: OptimConfig) -> None:
-        self._names: dict[torch.nn.Parameter, str] = {}
+        self.named: list[tuple[str, torch.nn.Parameter]] = []
         prepared = []
         for group in groups:
             if group["params"]:
-                self._names.update(zip(group["params"], group["names"], strict=True))
+                self.named += zip(group["names"], group["params"], strict=True)
                 decay = config.weight_decay if group["decay"] else 0.0
                 prepared.append({"params": group["params"], "lr_scale": group["lr_scale"], "weight_decay": decay})
         self.inner = torch.optim.AdamW(prepared, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        return list(self._names)
+        return [p for _, p in self.named]
 
     def set_rate(self, rate: float) -> None:
         """The learning rate of the next step; each group takes its scale of it."""
@@ -76,22 +75,3 @@ class AdamW:
 
     def zero_grad(self) -> None:
         self.inner.zero_grad(set_to_none=True)
-
-    def state(self) -> dict[str, Tensor]:
-        """`exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME` of every parameter that has been updated."""
-        return {f"{kind}.{name}": value for p, name in self._names.items() for kind, value in self.inner.state.get(p, {}).items()}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Inverse of `state`.
-
-        Raises:
-            UserError: a tensor of a parameter that the model lacks, or of another shape.
-        """
-        by_name = {name: p for p, name in self._names.items()}
-        self.inner.state.clear()
-        for key, value in tensors.items():
-            kind, _, name = key.partition(".")
-            parameter = by_name.get(name)
-            if parameter is None or (kind != "step" and parameter.shape != value.shape):
-                raise UserError(f"the checkpoint's optimizer state {key} of shape {tuple(value.shape)} fits no parameter of the model")
-            self.inner.state[parameter][kind] = value.to(parameter.device)

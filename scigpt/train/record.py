@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from scigpt.data.batches import Batch
 from scigpt.data.mixture import Group, Mixture
 from scigpt.train.journal import number
 from scigpt.train.objective import Share
+from scigpt.train.processes import Place, Processes
 
 Read = tuple[Group, list[Batch]]
 
@@ -29,20 +31,30 @@ class Step:
     flops: int = 0
     seconds: float = 0.0
     data_wait: float = 0.0
+    _losses: list[Tensor] = field(default_factory=list)
     _sums: dict[str, tuple[tuple[str, ...], Tensor, Tensor]] = field(default_factory=dict)
 
     def add(self, batch: Batch, part: Share, tokens: int, flops: int) -> None:
-        """Take in one micro-batch."""
-        self.loss, self.tokens, self.flops = self.loss + float(part.loss.detach()), self.tokens + tokens, self.flops + flops
+        """Take in one micro-batch; nothing waits for the device."""
+        self._losses.append(part.loss.detach())
+        self.tokens, self.flops = self.tokens + tokens, self.flops + flops
         keys, errors, weights = self._sums.get(batch.corpus, (tuple(v.key for v in batch.layout.variables), 0, 0))
         self._sums[batch.corpus] = (keys, part.errors + errors, part.weights + weights)
 
-    def variables(self) -> dict[str, dict[str, float | None]]:
-        """Mean loss by corpus and predicted variable."""
-        return {
-            corpus: {k: number(e / w) for k, e, w in zip(keys, errors.tolist(), weights.tolist(), strict=True) if w > 0}
-            for corpus, (keys, errors, weights) in self._sums.items()
-        }
+    def sum_over(self, processes: Processes) -> None:
+        """The loss, tokens and FLOPs of all micro-batches of all processes."""
+        here = [math.fsum(torch.stack(self._losses).double().tolist()) if self._losses else 0.0, self.tokens, self.flops]
+        self.loss, tokens, flops = processes.total(here)
+        self.tokens, self.flops = int(tokens), int(flops)
+
+    def variables(self, processes: Processes) -> dict[str, dict[str, float | None]]:
+        """Mean loss by corpus and predicted variable, over all processes."""
+        here = [x for _, errors, weights in self._sums.values() for x in (*errors.tolist(), *weights.tolist())]
+        found, everywhere = {}, iter(processes.total(here))
+        for corpus, (keys, _, _) in self._sums.items():
+            errors, weights = ([next(everywhere) for _ in keys] for _ in range(2))
+            found[corpus] = {k: number(e / w) for k, e, w in zip(keys, errors, weights, strict=True) if w > 0}
+        return found
 
 
 def metrics_line(step: int, done: Step, groups: Sequence[Read]) -> dict[str, Any]:
@@ -75,7 +87,8 @@ def _about(mixture: Mixture, group: Group) -> dict[str, Any]:
 
 
 def incident(step: int, done: Step, median: float, mixture: Mixture, groups: Sequence[Read]) -> dict[str, Any]:
-    """What is needed to understand why a step was skipped: the windows, the loss of each variable, statistics of the values given."""
+    """What is needed to understand why a step was skipped: the windows, and, of the part this process has seen of them, the loss of each
+    variable and statistics of the values given."""
     return {
         "step": step,
         "reason": done.skipped,
@@ -83,7 +96,7 @@ def incident(step: int, done: Step, median: float, mixture: Mixture, groups: Seq
         "grad_norm": number(done.norm),
         "median_grad_norm": number(median),
         "lr": done.rate,
-        "loss_by_variable": done.variables(),
+        "loss_by_variable": done.variables(Processes(Place(), None)),
         "groups": [{**_about(mixture, group), "statistics": [_statistics(b) for b in batches]} for group, batches in groups],
     }
 

@@ -6,6 +6,7 @@ import fcntl
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +18,15 @@ CONFIG, CHECKPOINTS, METRICS, LEDGER, INCIDENTS = "config.yaml", "checkpoints", 
 LOCK = "lock"
 
 _log = logging.getLogger(__name__)
+
+
+def settled(config: RunConfig, width: int) -> RunConfig:
+    """The configuration with `data.data_width` stated: as the run was begun, or `width`, the number of data-parallel processes now."""
+    if config.data.data_width is not None:
+        return config
+    file = Path(config.run) / CONFIG
+    begun = load(file).data.data_width if file.exists() else None
+    return replace(config, data=replace(config.data, data_width=begun or width))
 
 
 @contextmanager

@@ -1,30 +1,110 @@
-"""Strategies: who owns the device, the precision and, with several processes, the wrapping and the agreement between them.
+"""Strategies: how the model and the optimizer are laid out over the processes of a run.
 
-The loop calls nothing else of torch that would differ between one process and many.
+The loop calls nothing else of torch that would differ between one process and many. Every strategy begins with the same weights, takes
+the gradient of the same global mean, and hands over its state in the same form: contiguous pieces of tensors by parameter name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
-from typing import Protocol
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from scigpt.data.batches import Batch
+from scigpt.errors import UserError
+from scigpt.train.checkpoint import MODEL, OPTIMIZER, Piece
+from scigpt.train.mesh import Mesh
+from scigpt.train.optim import AdamW, OptimConfig
+from scigpt.train.processes import Place
+
+if TYPE_CHECKING:
+    from scigpt.model.backbone import Prediction, SciGPT
+
+Whole = Callable[[str], Tensor]
+"""A whole parameter by name."""
+Name = Literal["single", "ddp", "fsdp2", "hsdp", "deepspeed"]
+
+
+@dataclass(frozen=True)
+class StrategyConfig:
+    """How a run is spread over processes. `strategy=fsdp2` is short for `strategy.name=fsdp2`.
+
+    Args:
+        name: `single`: one process. `ddp`: every process holds the whole model. `fsdp2`: each holds a part of parameters, gradients and
+            optimizer. `hsdp`: parts within a group of processes, copies across groups. `deepspeed`: ZeRO.
+        processes: processes to start on this machine when no launcher (torchrun, srun) has started them; None: one for each GPU, or one.
+        shard: of hsdp: processes that hold one copy of the model together; None: those of a node.
+        stage: of deepspeed: 1 splits the optimizer, 2 the gradients too, 3 the parameters too.
+        offload: of deepspeed: the optimizer's state in CPU memory.
+        timeout: seconds that a collective waits for a process before it is an error.
+    """
+
+    name: Name = "single"
+    processes: int | None = None
+    shard: int | None = None
+    stage: int = 1
+    offload: bool = False
+    timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.stage not in (1, 2, 3):
+            raise UserError(f"stage is {self.stage}; expected ZeRO stage 1, 2 or 3")
+        for name in ("processes", "shard"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}; expected 1 or more")
+        if not self.timeout > 0:
+            raise UserError(f"timeout is {self.timeout}; expected seconds above 0")
+        if self.name == "single" and (self.processes or 1) > 1:
+            raise UserError(f"name is single and processes is {self.processes}; set name to ddp, fsdp2, hsdp or deepspeed")
+
+    def mesh(self, place: Place) -> Mesh:
+        """The processes of a job along `replicate` and `shard`.
+
+        Raises:
+            UserError: several processes of `single`, or a `shard` that does not divide their number.
+        """
+        if self.name == "single" and place.world > 1:
+            raise UserError(
+                f"strategy single trains in one process and this job has {place.world}; set strategy to ddp, fsdp2, hsdp or deepspeed"
+            )
+        shard = {"fsdp2": place.world, "hsdp": min(self.shard or place.local_world, place.world)}.get(self.name, 1)
+        if place.world % shard:
+            raise UserError(f"strategy.shard={shard} does not divide the {place.world} processes of this job; choose a number that does")
+        return Mesh({"replicate": place.world // shard, "shard": shard}, place.rank)
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutConfig:
+    """What is done to the model before it is laid out, the same for every strategy."""
+
+    bf16: bool
+    activation_checkpointing: bool
+    compile: bool
 
 
 class Strategy(Protocol):
-    """What the loop asks of one process among `world`."""
+    """What the loop asks of one process of a mesh. `model` is the module with the parameters' own names; call `forward` instead of it."""
 
     device: torch.device
-    rank: int
-    world: int
+    mesh: Mesh
+    model: SciGPT
+    optimizer: AdamW
 
-    def setup(self, model: nn.Module) -> nn.Module:
-        """Place (and, with several processes, wrap) the model; the optimizer is built from the result."""
+    def setup(self, model: SciGPT, whole: Whole, optim: OptimConfig) -> None:
+        """Lay out a model without storage (on the meta device), fill it, and make the optimizer."""
+
+    def forward(self, batch: Batch) -> Prediction:
+        """The model on a batch of this process."""
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context of a forward pass."""
@@ -32,62 +112,180 @@ class Strategy(Protocol):
     def place(self, batch: Batch) -> Batch:
         """The batch on this process's device."""
 
+    def accumulate(self, last: bool) -> AbstractContextManager[object]:
+        """Context of one forward and backward pass; gradients are summed over the processes in the last one only."""
+
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients. Over all processes they add up: the loss is already a share of the global mean."""
 
-    def clip(self, parameters: Iterable[nn.Parameter], largest: float) -> float:
-        """Clip the global gradient norm; returns the norm before."""
+    def norm(self) -> float:
+        """Norm of the global gradient, the same number on every process."""
 
-    def update(self, optimizer: Optimizer) -> None:
-        """One optimizer step."""
+    def update(self, largest: float, norm: float) -> None:
+        """One optimizer step with the gradient clipped to the norm `largest`; `norm` is what `norm()` returned."""
 
-    def total(self, value: float) -> float:
-        """Sum of a number over all processes."""
+    def forget(self) -> None:
+        """Drop the gradients."""
 
-    def agree(self, flag: bool) -> bool:
-        """True on every process when it is on any."""
+    def state(self) -> Iterator[Piece]:
+        """The pieces of parameters and optimizer that this process writes; together the processes write every element once."""
 
-    def barrier(self) -> None:
-        """Wait for the others."""
+    def restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        """Inverse of `state` for the optimizer: whole `exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME` of parameters that were updated."""
+
+
+def build(config: StrategyConfig, layout: LayoutConfig, place: Place) -> Strategy:
+    """The strategy of a configuration, for the process at `place`.
+
+    Raises:
+        UserError: see `StrategyConfig.mesh`; deepspeed that is not installed.
+    """
+    mesh = config.mesh(place)
+    if config.name == "deepspeed":
+        from scigpt.train.zero import DeepSpeed
+
+        return DeepSpeed(mesh, layout, config.stage, config.offload)
+    kind = {"single": Single, "ddp": Replicated, "fsdp2": Sharded, "hsdp": Sharded}[config.name]
+    return kind(mesh, layout)
+
+
+def local_device() -> torch.device:
+    """The GPU of this process when there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 class Single:
-    """One process on one device: the GPU when there is one, else the CPU.
+    """One process on one device, and what the strategies built on torch have in common."""
 
-    Lightning Fabric is left to the strategies that launch processes: in one process it would only choose the device, and its
-    precision wrapper copies every dataclass that passes through `forward`.
-    """
+    model: SciGPT
+    optimizer: AdamW
 
-    rank = 0
-    world = 1
+    def __init__(self, mesh: Mesh, layout: LayoutConfig) -> None:
+        self.mesh, self.layout, self.device = mesh, layout, local_device()
 
-    def __init__(self, precision: str) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._bf16 = precision == "bf16"
+    def setup(self, model: SciGPT, whole: Whole, optim: OptimConfig) -> None:
+        self.model = model
+        prepare(model, self.layout)
+        self._spread(model)
+        model.to_empty(device=self.device)
+        self._fill(whole)
+        self.optimizer = AdamW(model.parameter_groups(), optim)
+        self._wrap(model)
 
-    def setup(self, model: nn.Module) -> nn.Module:
-        return model.to(self.device)
+    def _spread(self, model: SciGPT) -> None:
+        """Divide the parameters, while they have no storage."""
+
+    def _wrap(self, model: SciGPT) -> None:
+        """Whatever must see the parameters filled."""
+
+    def _fill(self, whole: Whole) -> None:
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                values, start = local(parameter)
+                values.copy_(whole(name).reshape(-1)[start : start + values.numel()])
+
+    def forward(self, batch: Batch) -> Prediction:
+        return self.model(batch)
 
     def autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.layout.bf16)
 
     def place(self, batch: Batch) -> Batch:
         return batch if self.device.type == "cpu" else batch.to(self.device, non_blocking=True)
 
+    def accumulate(self, last: bool) -> AbstractContextManager[object]:
+        return nullcontext()
+
     def backward(self, loss: Tensor) -> None:
-        loss.backward()
+        # the backends divide by the number of processes
+        (loss * self.mesh.world if self.mesh.world > 1 else loss).backward()
 
-    def clip(self, parameters: Iterable[nn.Parameter], largest: float) -> float:
-        return float(nn.utils.clip_grad_norm_(parameters, largest, foreach=True))
+    def norm(self) -> float:
+        found = nn.utils.get_total_norm([p.grad for p in self.optimizer.parameters if p.grad is not None], foreach=True)
+        return float(found.full_tensor() if isinstance(found, DTensor) else found)
 
-    def update(self, optimizer: Optimizer) -> None:
-        optimizer.step()
+    def update(self, largest: float, norm: float) -> None:
+        nn.utils.clip_grads_with_norm_(self.optimizer.parameters, largest, torch.tensor(norm, device=self.device), foreach=True)
+        self.optimizer.inner.step()
 
-    def total(self, value: float) -> float:
-        return value
+    def forget(self) -> None:
+        self.optimizer.zero_grad()
 
-    def agree(self, flag: bool) -> bool:
-        return flag
+    def state(self) -> Iterator[Piece]:
+        if self.mesh.coordinates["replicate"] > 0:
+            return
+        for name, parameter in self.optimizer.named:
+            values, start = local(parameter.detach())
+            shape = tuple(parameter.shape)
+            yield Piece(MODEL, name, shape, start, values)
+            for kind, tensor in self.optimizer.inner.state.get(parameter, {}).items():
+                if tensor.ndim:
+                    yield Piece(OPTIMIZER, f"{kind}.{name}", shape, start, local(tensor)[0])
+                elif self.mesh.rank == 0:
+                    yield Piece(OPTIMIZER, f"{kind}.{name}", (), 0, tensor.reshape(-1))
 
-    def barrier(self) -> None:
-        return None
+    def restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.optimizer.named:
+            if f"step.{name}" not in tensors:
+                continue
+            state: dict[str, Tensor] = {"step": tensors[f"step.{name}"].to(self.device)}
+            for kind in ("exp_avg", "exp_avg_sq"):
+                state[kind] = torch.zeros_like(parameter)
+                values, start = local(state[kind])
+                values.copy_(tensors[f"{kind}.{name}"].reshape(-1)[start : start + values.numel()])
+            self.optimizer.inner.state[parameter] = state
+
+
+class Replicated(Single):
+    """DDP: every process holds everything and takes its part of the batch."""
+
+    def _wrap(self, model: SciGPT) -> None:
+        # With `find_unused_parameters` the buckets stay as they are made. Otherwise DDP lays them out anew after the first step of each
+        # launch, and with it the order of additions: a resumed run of three or more processes would differ in its last bits.
+        module = cast("nn.Module", model)
+        self._ddp = DistributedDataParallel(module, find_unused_parameters=True, gradient_as_bucket_view=True, init_sync=False)
+
+    def forward(self, batch: Batch) -> Prediction:
+        return self._ddp(batch) if torch.is_grad_enabled() else self.model(batch)
+
+    def accumulate(self, last: bool) -> AbstractContextManager[object]:
+        return nullcontext() if last else self._ddp.no_sync()
+
+
+class Sharded(Single):
+    """FSDP2, and HSDP where the mesh has copies: a process holds a part of each parameter, and one block is gathered at a time."""
+
+    def _spread(self, model: SciGPT) -> None:
+        sizes = {name: n for name, n in self.mesh.sizes.items() if name == "shard" or n > 1}
+        mesh = init_device_mesh(self.device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+        # in bfloat16 the blocks are gathered in it, half the traffic: what autocast would round anyway; sums of gradients stay float32
+        half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        policy = half if self.layout.bf16 else MixedPrecisionPolicy()
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(cast("nn.Module", model), mesh=mesh)
+
+    @contextmanager
+    def accumulate(self, last: bool) -> Iterator[None]:
+        model = cast("FSDPModule", self.model)
+        model.set_requires_gradient_sync(last)
+        model.set_is_last_backward(last)
+        yield
+
+
+def prepare(model: SciGPT, layout: LayoutConfig) -> None:
+    """Activation checkpointing, then compilation, block by block; what shards the model comes after."""
+    for block in model.blocks:
+        block.recompute = layout.activation_checkpointing  # type: ignore[assignment]
+        if layout.compile:
+            block.compile()
+
+
+def local(tensor: Tensor) -> tuple[Tensor, int]:
+    """This process's part of a tensor, flat and without a copy, and where it begins in the flattened whole."""
+    if not isinstance(tensor, DTensor):
+        return tensor.detach().view(-1), 0
+    mesh = tensor.device_mesh
+    rank, count = mesh.get_local_rank("shard"), mesh["shard"].size()
+    rows = math.ceil(tensor.shape[0] / count)  # as torch.chunk: the last parts may be short or empty
+    return cast("DTensor", tensor.detach()).to_local().view(-1), min(rank * rows, tensor.shape[0]) * math.prod(tensor.shape[1:])

@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from scigpt.data.batches import Batch
 from scigpt.evaluate.metrics import score, scored
 from scigpt.train.journal import number
 from scigpt.train.objective import target_weight
+from scigpt.train.processes import Processes
 from scigpt.train.strategies import Strategy
-
-if TYPE_CHECKING:
-    from scigpt.model.backbone import SciGPT
 
 
 @torch.no_grad()
-def validate(model: SciGPT, strategy: Strategy, batches: Iterable[Batch]) -> dict[str, float | None]:
+def validate(strategy: Strategy, processes: Processes, batches: Iterable[Batch]) -> dict[str, float | None]:
     """`windows`; `loss`, the training objective over all of them; `vrmse`, the mean over windows and variables where it is defined
-    (`scigpt.evaluate.metrics`). None where there is nothing to score."""
-    errors, weights, windows = 0.0, 0.0, 0
-    scores: list[Tensor] = []
+    (`scigpt.evaluate.metrics`). None where there is nothing to score.
+
+    `batches` are this process's part, as many as every other's; the result is that of all of them.
+    """
+    errors, weights, windows, scores, defined = 0.0, 0.0, 0, 0.0, 0
     for batch in map(strategy.place, batches):
         with strategy.autocast():
-            prediction = model(batch)
+            prediction = strategy.forward(batch)
         weight = target_weight(batch)
-        error = model.head.error(prediction.distribution, prediction.normalized.target)
+        error = strategy.model.head.error(prediction.distribution, prediction.normalized.target)
         errors += float(torch.where(weight > 0, error * weight, 0.0).sum(dtype=torch.float64))
         weights += float(weight.sum(dtype=torch.float64))
-        windows += len(batch)
+        windows += int(batch.valid.flatten(1).any(1).sum())
         found = score(prediction.physical(), batch.values[:, 1:], scored(batch), batch.weight).vrmse
-        scores.append(found[~found.isnan()])
-    defined = torch.cat(scores) if scores else torch.empty(0)
+        found = found[~found.isnan()]
+        scores, defined = scores + float(found.sum(dtype=torch.float64)), defined + found.numel()
+    errors, weights, count, scores, of = processes.total([errors, weights, windows, scores, defined])
     return {
         "loss": number(errors / weights) if weights else None,
-        "vrmse": number(float(defined.mean())) if defined.numel() else None,
-        "windows": windows,
+        "vrmse": number(scores / of) if of else None,
+        "windows": int(count),
     }

@@ -14,7 +14,7 @@ from scigpt.model.backbone import ModelConfig, SciGPT
 from scigpt.train.objective import group_weight, share_of_loss
 batch = make_batch((2, 1, 721, 1440), ("a", "b"), "sphere", count=1)
 model = SciGPT(ModelConfig(size="nano"), VOCABULARY)
-share_of_loss(model, batch, group_weight([batch])).loss.backward()
+share_of_loss(model(batch), model.head, group_weight([batch])).loss.backward()
 assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 print(model.tokens(batch), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """

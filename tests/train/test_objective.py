@@ -41,7 +41,7 @@ def gradients(model: SciGPT, parts: list[Batch]) -> tuple[float, dict[str, torch
     total = group_weight(parts)
     loss = 0.0
     for part in parts:
-        share = share_of_loss(model, part, total)
+        share = share_of_loss(model(part), model.head, total)
         share.loss.backward()
         loss += float(share.loss.detach())
     return loss, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -89,7 +89,7 @@ def test_the_loss_is_the_mean_over_valid_targets_by_area(model: SciGPT) -> None:
                 if valid[t + 1, 0, 0, y, x]:
                     above += np.cos(np.deg2rad(latitude[y])) * error[t, 0, 0, y, x]
                     below += np.cos(np.deg2rad(latitude[y]))
-    share = share_of_loss(model, batch, group_weight([batch]))
+    share = share_of_loss(model(batch), model.head, group_weight([batch]))
     assert float(share.loss.detach()) == pytest.approx(above / below, rel=1e-5)
     assert share.weights[1] == 0
     assert float(share.errors[0] / share.weights[0]) == pytest.approx(above / below, rel=1e-5)

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scigpt.errors import UserError
 from scigpt.train.optim import AdamW, OptimConfig
 
 
@@ -46,23 +45,3 @@ def test_groups_have_their_rate_and_decay() -> None:
     _, optimizer = layers()
     optimizer.set_rate(0.2)
     assert [(g["lr"], g["weight_decay"]) for g in optimizer.inner.param_groups] == [(0.1, 0.3), (0.2, 0.0)]
-
-
-def test_the_state_comes_back_by_name() -> None:
-    first, optimizer = layers()
-    for _ in range(3):
-        first(torch.ones(1, 3)).square().sum().backward()
-        optimizer.inner.step()
-        optimizer.zero_grad()
-    state = optimizer.state()
-    assert state.keys() == {f"{kind}.{name}" for kind in ("exp_avg", "exp_avg_sq", "step") for name in ("weight", "bias")}
-    second, restored = layers()
-    second.load_state_dict(first.state_dict())
-    restored.restore({k: v.clone() for k, v in state.items()})
-    for layer, o in ((first, optimizer), (second, restored)):
-        layer(torch.ones(1, 3)).square().sum().backward()
-        o.inner.step()
-    assert torch.equal(first.weight, second.weight)
-    assert torch.equal(first.bias, second.bias)
-    with pytest.raises(UserError, match=r"exp_avg\.other of shape \(1,\) fits no parameter"):
-        restored.restore({"exp_avg.other": torch.zeros(1)})

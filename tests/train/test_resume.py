@@ -24,10 +24,12 @@ from scigpt.data_prep.convert import convert
 from scigpt.data_prep.source import SampleRef
 from scigpt.errors import UserError
 from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
-from scigpt.train.checkpoint import load_parameters, newest, save
+from scigpt.train.checkpoint import Piece, load_parameters, newest
 from scigpt.train.config import RunConfig
 from scigpt.train.engine import train
+from scigpt.train.processes import Place, Processes
 from scigpt.train.run import open_run
+from scigpt.train.saver import Saver
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +138,11 @@ def test_a_broken_checkpoint_of_a_later_step_does_not_push_out_a_good_one(corpor
     found = newest(cut / "checkpoints")
     assert found is not None
     model = found.model()
-    save(cut / "checkpoints", 11, model, found.optimizer(), found.state, keep=1)
+    both = {"model": model, "optimizer": found.optimizer()}
+    pieces = [Piece(kind, n, tuple(t.shape), 0, t.reshape(-1)) for kind, tensors in both.items() for n, t in tensors.items()]
+    saver = Saver(cut / "checkpoints", Processes(Place(), None), (0, 1), 1, None)
+    saver.save(11, pieces, found.state)
+    saver.wait()
     assert sorted(p.name for p in broken.parent.iterdir()) == ["step-00000011", "step-00000020"]
     again = newest(cut / "checkpoints")
     assert again is not None
