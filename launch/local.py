@@ -19,6 +19,7 @@ from scigpt.train.strategies import StrategyConfig
 
 GRACE = 30.0
 """Seconds that processes have to end by themselves after one of them was lost, before they are killed."""
+USER_ERROR = 2
 _POLL = 0.05
 _PR_SET_PDEATHSIG = 1
 
@@ -56,7 +57,9 @@ def _start(command: Sequence[str], rank: int, world: int, address: Mapping[str, 
     environment = {**os.environ, **address, "RANK": number, "WORLD_SIZE": count, "LOCAL_RANK": number, "LOCAL_WORLD_SIZE": count}
     # without this every process would use all cores
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // world)))
-    return subprocess.Popen(command, env=environment, stdout=None if rank == 0 else sys.stderr, preexec_fn=_end_with_parent)
+    # in a session of its own, or Ctrl-C would reach it twice: from the terminal and from us
+    out = None if rank == 0 else sys.stderr
+    return subprocess.Popen(command, env=environment, stdout=out, start_new_session=True, preexec_fn=_end_with_parent)
 
 
 def _end_with_parent() -> None:
@@ -74,23 +77,29 @@ def _pass_on(job: Sequence[subprocess.Popen[bytes]], number: int, frame: FrameTy
 
 def _watch(job: Sequence[subprocess.Popen[bytes]]) -> int:
     """Wait until all have ended; once one has failed, the others have `GRACE` seconds."""
-    first: int | None = None
+    code: int | None = None
     deadline = float("inf")
-    while any(p.poll() is None for p in job):
+    while True:
+        over = all(p.poll() is not None for p in job)
         failed = [p.returncode for p in job if p.returncode not in (None, 0, EXIT_REQUEUE)]
-        if failed and first is None:
-            first, deadline = failed[0], time.monotonic() + GRACE
-            for process in job:
-                if process.poll() is None and failed[0] != 2:
-                    process.terminate()
+        if code is None and failed:
+            code, deadline = min(failed, key=_blame), time.monotonic() + GRACE
+            for process in job if code != USER_ERROR else ():
+                process.terminate()
+        if over:
+            break
         if time.monotonic() > deadline:
             for process in job:
                 process.kill()
         time.sleep(_POLL)
-    codes = [p.returncode for p in job]
-    if first is None:
-        first = next((c for c in codes if c not in (0, EXIT_REQUEUE)), max(codes))
-    return 128 - first if first < 0 else first
+    if code is None:
+        return max(p.returncode for p in job)
+    return 128 - code if code < 0 else code
+
+
+def _blame(code: int) -> int:
+    """Of several that have failed, the one that was killed has taken the others along, then the one that has told a mistake."""
+    return 0 if code < 0 else 1 if code == USER_ERROR else 2
 
 
 def free_port() -> int:

@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from toy import ToySource
 
+from scigpt.data.sample import Sample
 from scigpt.data_prep.convert import convert
+from scigpt.data_prep.source import SampleRef
 from scigpt.train.config import RunConfig, load
 
 
 def make_corpus(folder: Path, name: str = "toys", **options: Any) -> Path:
     source = ToySource(options=ToySource.Options(**{"samples": 20, "size": 8, "frames": 8} | options))
     return convert(source, folder / name, progress=False)
+
+
+class Plain(ToySource):
+    """Stored as float32 (increments are small beside the range), so that a NaN can be written into its shards."""
+
+    def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample]:
+        for sample in super().samples(refs):
+            ramp = np.linspace(0, 1000, sample.values.shape[-1], dtype=np.float32)
+            yield replace(sample, values=sample.values * np.float32(1e-2) + ramp)
+
+
+def make_poisoned(folder: Path, samples: int = 10) -> Path:
+    """A corpus whose sample 000003 is NaN in one point that its mask calls valid, as a disk error would leave it."""
+    corpus = convert(Plain(options=Plain.Options(samples=samples, frames=6)), folder / "poisoned", progress=False)
+    index = json.loads((corpus / "train-000000.index.json").read_text())
+    (member,) = [s["members"]["values.npy"] for s in index["samples"] if s["key"] == "000003"]
+    assert member["dtype"] == "<f4"
+    with open(corpus / "train-000000.tar", "r+b") as shard:
+        shard.seek(member["data_offset"] + 4 * (2 * 64 + 17))  # frame 2, cell (2, 1)
+        shard.write(np.float32(np.nan).tobytes())
+    return corpus
 
 
 def settings(corpora: list[Path], run: Path, **train: Any) -> dict[str, Any]:

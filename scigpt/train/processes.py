@@ -131,6 +131,10 @@ class Processes:
             yield
         except UserError as raised:
             error = raised
+        except OSError as raised:
+            if raised.filename is None:
+                raise
+            error = UserError(f"{raised.filename}: {raised.strerror}")
         self.agree_on(error)
 
     def agree_on(self, error: UserError | None) -> None:

@@ -5,20 +5,15 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from runs import config, history, ledger, lines, tensors
+from runs import config, history, ledger, lines, make_poisoned, tensors
 from safetensors.torch import load_file
-from toy import ToySource
 
-from scigpt.data.sample import Sample
-from scigpt.data_prep.convert import convert
-from scigpt.data_prep.source import SampleRef
 from scigpt.errors import UserError
 from scigpt.train.engine import train
 from scigpt.train.guard import Guard, GuardConfig
@@ -68,26 +63,9 @@ def test_the_history_survives_a_restart() -> None:
     assert (again.state(), again.median, again.row) == (g.state(), g.median, 1)
 
 
-class Plain(ToySource):
-    """Stored as float32 (increments are small beside the range), so that a NaN can be written into its shards."""
-
-    def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample]:
-        for sample in super().samples(refs):
-            ramp = np.linspace(0, 1000, sample.values.shape[-1], dtype=np.float32)
-            yield replace(sample, values=sample.values * np.float32(1e-2) + ramp)
-
-
 @pytest.fixture
 def poisoned(tmp_path: Path) -> Path:
-    """A corpus whose sample 000003 is NaN in one point that its mask calls valid, as a disk error would leave it."""
-    corpus = convert(Plain(options=Plain.Options(samples=10, frames=6)), tmp_path / "poisoned", progress=False)
-    index = json.loads((corpus / "train-000000.index.json").read_text())
-    (member,) = [s["members"]["values.npy"] for s in index["samples"] if s["key"] == "000003"]
-    assert member["dtype"] == "<f4"
-    with open(corpus / "train-000000.tar", "r+b") as shard:
-        shard.seek(member["data_offset"] + 4 * (2 * 64 + 17))  # frame 2, cell (2, 1)
-        shard.write(np.float32(np.nan).tobytes())
-    return corpus
+    return make_poisoned(tmp_path)
 
 
 def test_a_poisoned_sample_changes_nothing_but_the_counter(poisoned: Path, tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""However a run is spread over processes, it trains on the same samples and gets the same losses, norms and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from jobs import pretrain
+from runs import history, ledger, lines, tensors
+
+from scigpt.train.checkpoint import newest
+
+TWO = "strategy.processes=2"
+FOUR = "strategy.processes=4"
+MANY = {
+    "ddp x2": ("strategy=ddp", TWO),
+    "fsdp2 x2": ("strategy=fsdp2", TWO),
+    "ddp x4": ("strategy=ddp", FOUR),
+    "fsdp2 x4": ("strategy=fsdp2", FOUR),
+    "hsdp 2 x 2": ("strategy=hsdp", FOUR, "strategy.shard=2"),
+}
+
+
+@pytest.fixture(scope="module")
+def alone(corpora: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("alone") / "run"
+    pretrain(corpora, run, groups=2)
+    return run
+
+
+def assert_close(a: Path, b: Path, rel: float) -> None:
+    assert ledger(a) == ledger(b)
+    for key in ("loss", "grad_norm"):
+        assert [line[key] for line in lines(a)] == pytest.approx([line[key] for line in lines(b)], rel=rel), key
+    first, second = newest(a / "checkpoints"), newest(b / "checkpoints")
+    assert first is not None
+    assert second is not None
+    for mine, other in ((first.model(), second.model()), (first.optimizer(), second.optimizer())):
+        assert mine.keys() == other.keys()
+        for name, tensor in mine.items():
+            assert tensor.shape == other[name].shape
+            assert (tensor - other[name]).abs().max() <= 100 * rel * other[name].abs().max() + 1e-9, name
+    for step, line in enumerate(lines(b)):
+        for corpus, scores in line.get("validation", {}).items():
+            assert lines(a)[step]["validation"][corpus] == pytest.approx(scores, rel=10 * rel)
+
+
+@pytest.mark.parametrize("kind", ["ddp x2", "fsdp2 x2", *(pytest.param(k, marks=pytest.mark.drill) for k in list(MANY)[2:])])
+def test_a_run_of_many_is_the_run_of_one(corpora: list[Path], alone: Path, tmp_path: Path, kind: str) -> None:
+    """Groups in several micro-batches: gradients are summed up before they are exchanged."""
+    summary = pretrain(corpora, tmp_path / "run", MANY[kind], groups=2, micro_batch=1)
+    assert summary["processes"] == int(kind[-1]) * (2 if kind.startswith("hsdp") else 1)
+    assert_close(tmp_path / "run", alone, 2e-6)
+
+
+@pytest.mark.parametrize("kind", ["fsdp2 x2", pytest.param("ddp x2", marks=pytest.mark.drill)])
+def test_bfloat16(corpora: list[Path], tmp_path: Path, kind: str) -> None:
+    """The rounding of the products may differ, their sums are float32: one step apart by far less than bfloat16's 0.4 %."""
+    pretrain(corpora, tmp_path / "one", precision="bf16", groups=2, steps=8)
+    pretrain(corpora, tmp_path / "two", MANY[kind], precision="bf16", groups=2, micro_batch=1, steps=8)
+    one, two = ([line["loss"] for line in lines(tmp_path / name)] for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=2e-3)
+    assert two != one
+
+
+def test_activation_checkpointing_changes_no_bit(corpora: list[Path], alone: Path, tmp_path: Path) -> None:
+    pretrain(corpora, tmp_path / "run", groups=2, activation_checkpointing=True)
+    assert history(tmp_path / "run") == history(alone)
+    assert tensors(tmp_path / "run") == tensors(alone)
+    pretrain(corpora, tmp_path / "two", MANY["fsdp2 x2"], groups=2, activation_checkpointing=True)
+    assert_close(tmp_path / "two", alone, 2e-6)
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("kind", [(), MANY["fsdp2 x2"], MANY["ddp x2"]])
+def test_compiled_blocks(corpora: list[Path], alone: Path, tmp_path: Path, kind: tuple[str, ...]) -> None:
+    pretrain(corpora, tmp_path / "run", kind, groups=2, compile=True, activation_checkpointing=bool(kind))
+    assert_close(tmp_path / "run", alone, 2e-5)
+
+
+def test_a_job_that_the_groups_cannot_be_shared_by_is_refused_once(corpora: list[Path], tmp_path: Path) -> None:
+    from jobs import log, start
+
+    job = start(corpora, tmp_path / "run", ("strategy=ddp", "strategy.processes=3"))
+    job.communicate()
+    assert job.returncode == 2
+    assert log(tmp_path / "run").count("3 data-parallel processes cannot share groups made for data_width=4") == 1
+    assert "Traceback" not in log(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_width_of_the_data_is_that_of_the_first_launch(corpora: list[Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain(corpora, run, ("data.data_width=null", *MANY["ddp x2"]), steps=5)
+    assert "data_width: 2" in (run / "config.yaml").read_text()
+    assert pretrain(corpora, run, ("data.data_width=null",), steps=10)["resumed_from_step"] == 5
+    assert "data_width: 2" in (run / "config.yaml").read_text()
