@@ -80,13 +80,13 @@ def _watch(job: Sequence[subprocess.Popen[bytes]]) -> int:
     code: int | None = None
     deadline = float("inf")
     while True:
-        over = all(p.poll() is not None for p in job)
-        failed = [p.returncode for p in job if p.returncode not in (None, 0, EXIT_REQUEUE)]
+        codes = [p.poll() for p in job]
+        failed = [c for c in codes if c not in (None, 0, EXIT_REQUEUE)]
         if code is None and failed:
             code, deadline = min(failed, key=_blame), time.monotonic() + GRACE
             for process in job if code != USER_ERROR else ():
                 process.terminate()
-        if over:
+        if None not in codes:
             break
         if time.monotonic() > deadline:
             for process in job:

@@ -1,4 +1,4 @@
-"""The one error that means "the user can mend this": one clear sentence, exit code 2."""
+"""The error that means "the user can mend this": one clear sentence, exit code 2."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,7 @@ class UserError(ValueError):
     The sentence says what is wrong, where, what was expected and what to do. The command line prints it without a
     traceback and ends with exit code 2.
     """
+
+
+class ToldElsewhere(UserError):
+    """Another process of the job tells the user what is wrong; this one ends with the same exit code and says nothing."""

@@ -18,11 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from scigpt.errors import UserError
-
-
-class ToldElsewhere(UserError):
-    """Another process tells the user what is wrong; this one ends with the same exit code and says nothing."""
+from scigpt.errors import ToldElsewhere, UserError
 
 
 @dataclass(frozen=True, slots=True)

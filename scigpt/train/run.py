@@ -15,7 +15,7 @@ from scigpt.errors import UserError
 from scigpt.train.config import RunConfig, differences, load
 
 CONFIG, CHECKPOINTS, METRICS, LEDGER, INCIDENTS = "config.yaml", "checkpoints", "metrics.jsonl", "ledger/groups.jsonl", "incidents"
-LOCK = "lock"
+LOCK, SLURM = "lock", "slurm"
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def open_run(config: RunConfig) -> Iterator[Path]:
     run = Path(config.run)
     try:
         run.mkdir(parents=True, exist_ok=True)
-        if not (run / CONFIG).exists() and any(p.name != LOCK and p.suffix != ".tmp" for p in run.iterdir()):
+        if not (run / CONFIG).exists() and any(p.name not in (LOCK, SLURM) and p.suffix != ".tmp" for p in run.iterdir()):
             raise UserError(f"{run}: is not empty and has no {CONFIG}, so it is not a run; choose another folder with run=FOLDER")
         lock = open(run / LOCK, "ab")  # noqa: SIM115  closed below, when the run is over
     except OSError as error:
@@ -47,7 +47,7 @@ def open_run(config: RunConfig) -> Iterator[Path]:
     with lock:
         _take(lock, run)
         try:
-            _compare(run, config)
+            compare(run, config)
             yield run
         finally:
             if not (run / CONFIG).exists():
@@ -72,7 +72,12 @@ def _take(lock: IO[bytes], run: Path) -> None:
         _log.warning("%s: this file system has no locks (%s); see to it that only one job trains this run", run, error.strerror)
 
 
-def _compare(run: Path, config: RunConfig) -> None:
+def compare(run: Path, config: RunConfig) -> None:
+    """Refuse a configuration that is not the run's.
+
+    Raises:
+        UserError: what differs and may not.
+    """
     file = run / CONFIG
     changed = differences(load(file), config) if file.exists() else []
     if changed:

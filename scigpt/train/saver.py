@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from scigpt.errors import UserError
+from scigpt.errors import ToldElsewhere, UserError
 from scigpt.train import checkpoint
 from scigpt.train.checkpoint import Piece
-from scigpt.train.processes import Processes, ToldElsewhere
+from scigpt.train.processes import Processes
 
 _POLL = 0.02
 """Seconds between two looks at what the other writers have posted."""

@@ -24,7 +24,7 @@ from scigpt.data_prep.convert import convert
 from scigpt.data_prep.source import SampleRef
 from scigpt.errors import UserError
 from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
-from scigpt.train.checkpoint import Piece, load_parameters, newest
+from scigpt.train.checkpoint import Piece, load_parameters, newest, opened
 from scigpt.train.config import RunConfig
 from scigpt.train.engine import train
 from scigpt.train.processes import Place, Processes
@@ -301,3 +301,23 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(corpora: list[Path], whole: 
     assert tensors(cut) == before
     train(as_kept(corpora, cut))
     assert_equal_runs(cut, whole)
+
+
+def test_every_nth_checkpoint_stays_for_good(corpora: list[Path], tmp_path: Path) -> None:
+    train(config(corpora, tmp_path / "run", checkpoint_every=2, keep=2, keep_every=8))
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == [f"step-{n:08d}" for n in (8, 16, 18, 20)]
+
+
+def test_a_checkpoint_is_of_the_moment_it_was_begun(tmp_path: Path) -> None:
+    """What training does to the tensors while the thread writes does not reach the file, and a second save needs no second copy."""
+    saver = Saver(tmp_path, Processes(Place(), None), (0, 1), 5, None)
+    weights, places = torch.zeros(5_000_000), set()
+    for step in (1, 2, 3):
+        saver.save(step, [Piece("model", "weights", (5_000_000,), 0, weights)], {})
+        weights += 1
+        places.add(saver._buffers["model", "weights"].data_ptr())
+    saver.wait()
+    assert saver.saved == 3
+    for step in (1, 2, 3):
+        assert torch.equal(opened(tmp_path / f"step-{step:08d}").model()["weights"], torch.full((5_000_000,), float(step - 1)))
+    assert len(places) == 1
