@@ -110,7 +110,7 @@ class Trainer:
                 begin(run, config)
                 checkpoint.sweep(run / CHECKPOINTS)
                 self.journals = {name: stack.enter_context(closing(Journal(run / name, size))) for name, size in sizes.items()}
-                provenance.record(run, self.corpora, self.resumed.step if self.resumed else None)
+                provenance.record(run, self.corpora, self.resumed.step if self.resumed else None, processes.world)
                 for note in self.mixture.notes:
                     _log.info("%s", note)
         self.watchdog = stack.enter_context(Watchdog(run, processes.rank, config.train.watchdog))

@@ -24,8 +24,13 @@ FILE = "provenance.json"
 PACKAGES = ("scigpt", "torch", "numpy", "safetensors", "omegaconf", "mlflow")
 
 
-def record(run: Path, corpora: Sequence[Corpus], resumed: int | None) -> dict[str, Any]:
-    """Add this launch to the run's provenance; `resumed` is the step it goes on from, None for the first."""
+def record(run: Path, corpora: Sequence[Corpus], resumed: int | None, processes: int = 1) -> dict[str, Any]:
+    """Add this launch to the run's provenance, with the machine of this process.
+
+    Args:
+        resumed: the step it goes on from, None for the first.
+        processes: how many train together.
+    """
     file = run / FILE
     launches = load_json(file, "the provenance of a run")["launches"] if file.exists() else []
     launch = {
@@ -33,6 +38,7 @@ def record(run: Path, corpora: Sequence[Corpus], resumed: int | None) -> dict[st
         "command": sys.argv,
         "folder": os.getcwd(),
         "resumed_from_step": resumed,
+        "processes": processes,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         "commit": commit(),
         "hardware": hardware(),
