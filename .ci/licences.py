@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 REVIEWED = {
     "eccodeslib": "Apache-2.0",  # licence file of the wheel
     "eckitlib": "Apache-2.0",  # the same; it carries copies of libidn2, libunistring, libssh, keyutils-libs under the LGPL
+    "hjson": "MIT OR AFL-2.1",  # licence file of the wheel: dual, where the metadata lists both
     "huey": "MIT",  # licence file of the wheel
     "iris-sample-data": "data: Open Government Licence",  # project page
     "python-dateutil": "Apache-2.0 OR BSD-3-Clause",  # "Dual License"

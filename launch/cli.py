@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 
-from scigpt.errors import UserError
-from scigpt.launch import bench, data, evaluate, pretrain
+from scigpt.errors import ToldElsewhere, UserError
+from scigpt.launch import bench, data, evaluate, plan, pretrain, submit
+
+# torch's reducer warns in every process that it looks for unused parameters, as `scigpt.train.strategies.Replicated` asks it to
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 app = typer.Typer(
     name="scigpt",
@@ -22,7 +28,13 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
+app.command(epilog="Example: scigpt plan configs/demo.yaml model.size=base train.precision=bf16 --device h100")(plan.plan)
 app.command(epilog="Example: scigpt pretrain configs/demo.yaml train.steps=2000")(pretrain.pretrain)
+app.command(epilog="Example: scigpt submit configs/demo.yaml strategy=fsdp2 --cluster perlmutter --nodes 4 --account m1234_g")(
+    submit.submit
+)
+app.command(epilog="Example: scigpt status runs/demo")(submit.status)
+app.command(epilog="Example: scigpt cancel runs/demo")(submit.cancel)
 app.command(epilog="Example: scigpt evaluate runs/demo --split test")(evaluate.evaluate)
 
 
@@ -40,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except UserError as error:
+        if isinstance(error, ToldElsewhere):
+            sys.exit(2)
         _leave(str(error), 2)
     except OSError as error:
         if error.filename is None:
@@ -53,6 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _leave(sentence: str, code: int) -> NoReturn:
     typer.echo(f"scigpt: {sentence}", err=True)
+    # set by the batch script: when one process ends SLURM kills the others, and srun tells only the largest of their codes
+    if code == 2 and (file := os.environ.get("SCIGPT_MISTAKE")):
+        with suppress(OSError):
+            Path(file).write_text(sentence + "\n")
     sys.exit(code)
 
 

@@ -77,7 +77,8 @@ class StrategyConfig:
             raise UserError(
                 f"strategy single trains in one process and this job has {place.world}; set strategy to ddp, fsdp2, hsdp or deepspeed"
             )
-        shard = {"fsdp2": place.world, "hsdp": min(self.shard or place.local_world, place.world)}.get(self.name, 1)
+        world = place.world
+        shard = {"fsdp2": world, "deepspeed": world, "hsdp": min(self.shard or place.local_world, world)}.get(self.name, 1)
         if place.world % shard:
             raise UserError(f"strategy.shard={shard} does not divide the {place.world} processes of this job; choose a number that does")
         return Mesh({"replicate": place.world // shard, "shard": shard}, place.rank)
