@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ def pretrain(config: Config, overrides: Overrides = None, json: Json = False) ->
     from scigpt.launch import local
     from scigpt.train.config import load
     from scigpt.train.engine import train
-    from scigpt.train.preempt import EXIT_REQUEUE
+    from scigpt.train.preempt import EXIT_REQUEUE, SIGNALS
     from scigpt.train.processes import Place
 
     settings, place = load(config, overrides or ()), Place.here()
@@ -31,6 +32,8 @@ def pretrain(config: Config, overrides: Overrides = None, json: Json = False) ->
     if place is None or place.rank == 0:
         show(summary, json, _text)
     if summary["status"] == "stopped":
+        for number in SIGNALS:  # all is saved; srun ends the slower of two processes with SIGTERM, which must not become its exit code
+            signal.signal(number, signal.SIG_IGN)
         raise typer.Exit(EXIT_REQUEUE)
 
 

@@ -88,6 +88,7 @@ class Trainer:
             self.mixture.split(range(self.mixture.data_width), mesh.data_rank, mesh.data_world)
             with torch.device("meta"):
                 model = SciGPT(config.model, self.vocabulary)
+        self.parameters = sum(p.numel() for p in model.parameters())  # now, while every process has all of them
         self.guard = Guard(config.guard)
         self.step, self.next_group, self.skipped, self.loss = 0, 0, 0, float("nan")
         self.validation: dict[str, dict[str, float | None]] = {}
@@ -164,7 +165,7 @@ class Trainer:
             "steps": config.steps,
             "processes": self.processes.world,
             "resumed_from_step": self.resumed.step if self.resumed else None,
-            "parameters": sum(p.numel() for p in self.strategy.model.parameters()),
+            "parameters": self.parameters,
             "loss": number(self.loss),
             "validation": self.validation,
             "skipped_steps": self.skipped,

@@ -76,8 +76,8 @@ def held(model: SciGPT, strategy: StrategyConfig, mesh: Mesh, layout: LayoutConf
 
     Args:
         model: may be without storage; the whole of it.
-        passes: forward and backward passes of a step. With several of them all but ZeRO 2 and 3 sum up whole gradients, and exchange them
-            once.
+        passes: forward and backward passes of a step. With several of them fsdp2 and hsdp too sum up whole gradients, and exchange them
+            once (unless `reduce_every_pass`).
     """
     shapes = [tuple(p.shape) for p in model.parameters()]
     whole = FLOAT * sum(map(math.prod, shapes))
@@ -86,8 +86,8 @@ def held(model: SciGPT, strategy: StrategyConfig, mesh: Mesh, layout: LayoutConf
     several = passes > 1
     if strategy.name == "single":
         return Held(whole, whole, 2 * whole)
-    if strategy.name == "ddp":  # passes that exchange nothing leave their gradients beside the buckets
-        return Held(whole, (1 + several) * whole, 2 * whole)
+    if strategy.name == "ddp":
+        return Held(whole, whole, 2 * whole)
     if strategy.name == "deepspeed":
         bucket = min(max(block, FLOAT * BUCKET[0]), FLOAT * BUCKET[1], whole)
         persistent = FLOAT * sum(n for n in map(math.prod, shapes) if n <= PERSISTENT * model.width)
@@ -96,7 +96,7 @@ def held(model: SciGPT, strategy: StrategyConfig, mesh: Mesh, layout: LayoutConf
     part = FLOAT * sum(math.ceil(shape[0] / mesh.sizes["shard"]) * math.prod(shape[1:]) for shape in shapes)  # as torch.chunk cuts
     # two blocks are gathered, one of them also in the form it arrived in; and the sums of one are under way
     buffers = outside + 3 * (block // 2 if layout.bf16 else block) + block
-    return Held(part, whole if several else part, 2 * part, buffers)
+    return Held(part, whole if several and not strategy.reduce_every_pass else part, 2 * part, buffers)
 
 
 def _zero(stage: int, whole: int, world: int, several: bool, bucket: int, persistent: int, outside: int) -> Held:

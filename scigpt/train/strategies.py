@@ -43,6 +43,8 @@ class StrategyConfig:
             optimizer. `hsdp`: parts within a group of processes, copies across groups. `deepspeed`: ZeRO.
         processes: processes to start on this machine when no launcher (torchrun, srun) has started them; None: one for each GPU, or one.
         shard: of hsdp: processes that hold one copy of the model together; None: those of a node.
+        reduce_every_pass: of fsdp2 and hsdp: exchange gradients after every forward and backward pass. By default the passes of a step are
+            summed up first: less traffic, but each process holds whole gradients of the model meanwhile.
         stage: of deepspeed: 1 splits the optimizer, 2 the gradients too, 3 the parameters too.
         offload: of deepspeed: the optimizer's state in CPU memory.
         timeout: seconds that a collective waits for a process before it is an error.
@@ -51,6 +53,7 @@ class StrategyConfig:
     name: Name = "single"
     processes: int | None = None
     shard: int | None = None
+    reduce_every_pass: bool = False
     stage: int = 1
     offload: bool = False
     timeout: float = 600.0
@@ -146,8 +149,9 @@ def build(config: StrategyConfig, layout: LayoutConfig, place: Place) -> Strateg
         from scigpt.train.zero import DeepSpeed
 
         return DeepSpeed(mesh, layout, config.stage, config.offload)
-    kind = {"single": Single, "ddp": Replicated, "fsdp2": Sharded, "hsdp": Sharded}[config.name]
-    return kind(mesh, layout)
+    if config.name in ("fsdp2", "hsdp"):
+        return Sharded(mesh, layout, config.reduce_every_pass)
+    return Replicated(mesh, layout) if config.name == "ddp" else Single(mesh, layout)
 
 
 def local_device() -> torch.device:
@@ -252,9 +256,17 @@ class Replicated(Single):
     def accumulate(self, last: bool) -> AbstractContextManager[object]:
         return nullcontext() if last else self._ddp.no_sync()
 
+    def forget(self) -> None:
+        # in place: passes without exchange would otherwise lay a second copy of the gradients beside the buckets
+        self.optimizer.inner.zero_grad(set_to_none=False)
+
 
 class Sharded(Single):
     """FSDP2, and HSDP where the mesh has copies: a process holds a part of each parameter, and one block is gathered at a time."""
+
+    def __init__(self, mesh: Mesh, layout: LayoutConfig, reduce_every_pass: bool = False) -> None:
+        super().__init__(mesh, layout)
+        self._every_pass = reduce_every_pass
 
     def _spread(self, model: SciGPT) -> None:
         sizes = {name: n for name, n in self.mesh.sizes.items() if name == "shard" or n > 1}
@@ -269,7 +281,7 @@ class Sharded(Single):
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
         model = cast("FSDPModule", self.model)
-        model.set_requires_gradient_sync(last)
+        model.set_requires_gradient_sync(last or self._every_pass)
         model.set_is_last_backward(last)
         yield
 

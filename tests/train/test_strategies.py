@@ -18,6 +18,7 @@ MANY = {
     "ddp x4": ("strategy=ddp", FOUR),
     "fsdp2 x4": ("strategy=fsdp2", FOUR),
     "hsdp 2 x 2": ("strategy=hsdp", FOUR, "strategy.shard=2"),
+    "every pass x2": ("strategy=fsdp2", TWO, "strategy.reduce_every_pass=true"),
 }
 
 
