@@ -149,9 +149,9 @@ def build(config: StrategyConfig, layout: LayoutConfig, place: Place) -> Strateg
         from scigpt.train.zero import DeepSpeed
 
         return DeepSpeed(mesh, layout, config.stage, config.offload)
-    if config.name in ("fsdp2", "hsdp"):
-        return Sharded(mesh, layout, config.reduce_every_pass)
-    return Replicated(mesh, layout) if config.name == "ddp" else Single(mesh, layout)
+    if place.world == 1:  # nothing to spread
+        return Single(mesh, layout)
+    return Replicated(mesh, layout) if config.name == "ddp" else Sharded(mesh, layout, config.reduce_every_pass)
 
 
 def local_device() -> torch.device:

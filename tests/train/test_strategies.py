@@ -54,6 +54,13 @@ def test_a_run_of_many_is_the_run_of_one(corpora: list[Path], alone: Path, tmp_p
     assert_close(tmp_path / "run", alone, 2e-6)
 
 
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+def test_one_process_of_a_strategy_for_many_is_the_single_one(corpora: list[Path], alone: Path, tmp_path: Path, name: str) -> None:
+    assert pretrain(corpora, tmp_path / "run", (f"strategy={name}",), groups=2)["processes"] == 1
+    assert history(tmp_path / "run") == history(alone)
+    assert tensors(tmp_path / "run") == tensors(alone)
+
+
 @pytest.mark.parametrize("kind", ["fsdp2 x2", pytest.param("ddp x2", marks=pytest.mark.drill)])
 def test_bfloat16(corpora: list[Path], tmp_path: Path, kind: str) -> None:
     """The rounding of the products may differ, their sums are float32: one step apart by far less than bfloat16's 0.4 %."""
