@@ -18,6 +18,24 @@ ALLOWED_SKIPS = {
 }
 
 
+LONG = (
+    "test_strategies",
+    "test_processes",
+    "test_mlflow_server",
+    "test_zero",
+    "test_slurm",
+    "test_predicted_memory",
+    "test_plan",
+    "test_local",
+    "test_kill",
+)
+"""Files of few and long tests. They go first, so that no worker is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 def _refused_skips(config: pytest.Config) -> list[str]:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     skipped = reporter.stats.get("skipped", []) if reporter else []

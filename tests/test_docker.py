@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
@@ -67,6 +68,14 @@ def test_an_image_floats_nowhere_and_is_run_by_nobody_special(file: Path) -> Non
 def test_versions_are_the_tested_ones() -> None:
     assert f"mlflow=={constraints()['mlflow']} " in (DOCKER / "Dockerfile.mlflow").read_text(encoding="ascii")
     assert "deepspeed" in constraints()
+
+
+def test_the_mlflow_image_has_the_driver_that_its_database_is_opened_with() -> None:
+    """`postgresql://` alone means psycopg2 to SQLAlchemy 2.0 and psycopg to 2.1."""
+    mlflow = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="ascii"))["services"]["mlflow"]
+    driver = make_url(re.sub(r"\$\{.*?\}", "x", mlflow["environment"]["MLFLOW_BACKEND_STORE_URI"])).get_driver_name()
+    dockerfile = DOCKER / mlflow["build"]["context"] / mlflow["build"]["dockerfile"]
+    assert re.search(rf" {driver}(-binary)?==", dockerfile.read_text(encoding="ascii"))
 
 
 def test_no_password_has_a_default_and_only_mlflow_listens() -> None:
