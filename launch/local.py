@@ -98,7 +98,10 @@ def _watch(job: Sequence[subprocess.Popen[bytes]]) -> int:
 
 
 def _blame(code: int) -> int:
-    """Of several that have failed, the one that was killed has taken the others along, then the one that has told a mistake."""
+    """Of several that have failed, the one that was killed has taken the others along, then the one that has told a mistake. An abort
+    is how torch's threads may end a process that has lost a peer."""
+    if code == -signal.SIGABRT:
+        return 3
     return 0 if code < 0 else 1 if code == USER_ERROR else 2
 
 

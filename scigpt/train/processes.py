@@ -81,8 +81,14 @@ class Processes:
         dist.init_process_group(
             backend, store=dist.PrefixStore("group", store), rank=place.rank, world_size=place.world, timeout=limit
         )
-        yield cls(place, dist.PrefixStore("scigpt", store))
-        # not after an error: a peer may be gone, and taking leave of it would wait; that this process ends is what ends the others
+        try:
+            yield cls(place, dist.PrefixStore("scigpt", store))
+        except BaseException as error:
+            # What the user must mend is known to all, who leave together. After anything else a peer may be gone, and taking leave of it
+            # would wait: that this process ends is what ends the others.
+            if isinstance(error, UserError):
+                dist.destroy_process_group()
+            raise
         dist.destroy_process_group()
 
     @property

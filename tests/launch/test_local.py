@@ -29,6 +29,7 @@ def job(program: str, processes: int = 2) -> int:
         ("sys.exit(2) if rank == 1 else time.sleep(3)", 2),
         ("os.kill(os.getpid(), 9) if rank == 1 else time.sleep(600)", 137),
         ("sys.exit(3) if rank == 0 else time.sleep(600)", 3),
+        ("os.abort() if rank == 0 else sys.exit(1)", 1),
     ],
 )
 def test_the_code_is_that_of_the_process_to_blame(program: str, code: int) -> None:

@@ -30,7 +30,7 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--port", self.uri.rpartition(":")[2], "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")]
         with open(folder / "server.log", "wb") as out:
-            environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+            environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
             self.process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, start_new_session=True, env=environment)
         while not self._answers():
             assert self.process.poll() is None, (folder / "server.log").read_text()
