@@ -18,3 +18,5 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line keeps what the library logs to itself; `caplog` listens at the root."""
     monkeypatch.setattr(logging.getLogger("scigpt"), "propagate", True)
+    # what an earlier test of the command line has left there writes to a stream that is closed by now
+    monkeypatch.setattr(logging.getLogger("scigpt"), "handlers", [])
