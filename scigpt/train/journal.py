@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scigpt.data.files import DiskFull
+from scigpt.errors import UserError
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Journal:
 
         Raises:
             DiskFull: no room; the line is cut off at resume.
+            UserError: a folder that cannot be written any more.
         """
         line = memoryview((json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n").encode())
         try:
@@ -45,7 +47,10 @@ class Journal:
                 line = line[self._file.write(line) :]
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
+                raise UserError(
+                    f"{self.path}: a line cannot be written ({error.strerror}); mend the folder and run the same command again, it goes on "
+                    f"from the last checkpoint"
+                ) from None
             raise DiskFull(
                 f"{self.path}: no room for another line; make room and run the same command again, it goes on from the last checkpoint"
             ) from None
