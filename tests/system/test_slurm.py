@@ -94,8 +94,6 @@ def test_a_job_of_two_nodes_trains_to_its_end(cluster: slurm.Cluster, corpus: Pa
     """And its numbers are those of two processes started by hand."""
     job = Job(cluster, tmp_path / "run")
     number = job.submit(corpus, "strategy=ddp", steps=20)
-    again = job.call("submit", str(job.config), "strategy=ddp", "--cluster", "test", code=2)
-    assert number in again.stderr
     found = job.wait()
     assert (found["state"], found["step"], found["checkpoint"]) == ("finished", 20, "step-00000020")
     assert (found["restarts"], found["devices"]) == (0, 2)
@@ -116,13 +114,15 @@ def test_a_mistake_ends_the_job_and_is_told(cluster: slurm.Cluster, corpus: Path
 
 
 def test_a_cancelled_job_does_not_come_back(cluster: slurm.Cluster, corpus: Path, tmp_path: Path) -> None:
-    """An array, of which every task is cancelled."""
+    """An array, of which every task is cancelled. While it trains it is not submitted again."""
     job = Job(cluster, tmp_path / "runs")
     array = ("--array", "optim.lr=0.01,0.02", "--nodes", "1", "--concurrent", "2")
     number = job.submit(corpus, *array, steps=100_000)
     one, two = (Job(cluster, job.run / f"optim.lr-{rate}") for rate in ("0.01", "0.02"))
     one.wait_for_step(3)
     two.wait_for_step(3)
+    again = job.call("submit", str(job.config), *array, "--cluster", "test", code=2)
+    assert number in again.stderr
     shown = job.status()["runs"]
     assert [(r["state"], r["job"]["id"], r["devices"]) for r in shown] == [("running", f"{number}_{i}", 1) for i in (0, 1)]
     assert "cancelled" in job.call("cancel", str(job.run)).stdout
