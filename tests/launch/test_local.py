@@ -29,11 +29,15 @@ def job(program: str, processes: int = 2) -> int:
         ("sys.exit(2) if rank == 1 else time.sleep(3)", 2),
         ("os.kill(os.getpid(), 9) if rank == 1 else time.sleep(600)", 137),
         ("sys.exit(3) if rank == 0 else time.sleep(600)", 3),
-        ("os.abort() if rank == 0 else sys.exit(1)", 1),
     ],
 )
 def test_the_code_is_that_of_the_process_to_blame(program: str, code: int) -> None:
     assert job(program) == code
+
+
+@pytest.mark.parametrize(("codes", "blamed"), [([1, -9], -9), ([-6, -9], -9), ([-6, 2], 2), ([1, 2], 2), ([-6, 1], 1)])
+def test_of_codes_seen_together_one_is_to_blame(codes: list[int], blamed: int) -> None:
+    assert min(codes, key=local._blame) == blamed
 
 
 def test_processes_know_their_place(tmp_path: Path) -> None:
