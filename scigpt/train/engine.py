@@ -144,10 +144,11 @@ class Trainer:
                     tokens, flops = tokens + done.tokens, flops + done.flops
                     if self.step % config.checkpoint_every == 0:
                         saved = self._save()
-            if saved != self.step and self.error is None:
+            self.processes.agree_on(self.error or self.saver.error)  # or some would save and wait for the part of one that does not
+            if saved != self.step:
                 self._save()
             self.saver.wait()
-            self.processes.agree_on(self.error or self.saver.error)
+            self.processes.agree_on(self.saver.error)
             status = "FINISHED" if self.step == config.steps else "KILLED"
         except BaseException:
             self.saver.abandon()
