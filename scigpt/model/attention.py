@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from scigpt.data.patching import Extent
 from scigpt.errors import UserError
 from scigpt.model.constant import constant
+from scigpt.model.parametrization import residual_spread
 
 Kernel = Literal["sdpa", "flash"]
 
@@ -63,7 +64,7 @@ class Projections(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.query_norm = nn.LayerNorm(width // heads, bias=False)
         self.key_norm = nn.LayerNorm(width // heads, bias=False)
-        self.spread = {"qkv.weight": width**-0.5, "out.weight": (3 * depth * width) ** -0.5}
+        self.spread = {"qkv.weight": width**-0.5, "out.weight": residual_spread(depth, width)}
 
     def split(self, x: Tensor, phases: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`(..., N, D)` to rotated q, k and v `(..., N, H, d)`; phases `(..., N, 1, d/2)` complex."""

@@ -23,8 +23,9 @@ from scigpt.model.attention import Kernel, SpaceAttention, TimeAttention, choose
 from scigpt.model.conditions import Conditions, Modulation
 from scigpt.model.heads import Distribution, Forecast
 from scigpt.model.initial import Initial
+from scigpt.model.parametrization import learning_rate_scale, residual_share, residual_spread
 from scigpt.model.positions import space_phases, time_phases
-from scigpt.model.sizes import DEPTHS, forward_flops, heads_of, hidden_of, learning_rate_scale, width_of
+from scigpt.model.sizes import DEPTHS, forward_flops, heads_of, hidden_of, width_of
 from scigpt.model.tokenizer import Tokenizer
 
 SUMS_OVER_WIDTH = ("modulate.weight", "final_modulate.weight", "conditions.mix.1.weight", "head.detokenizer.kernel")
@@ -166,7 +167,8 @@ class Block(nn.Module):
         hidden = hidden_of(width)
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
-        self.spread = {"gate_up.weight": width**-0.5, "down.weight": (3 * depth * hidden) ** -0.5}
+        self.spread = {"gate_up.weight": width**-0.5, "down.weight": residual_spread(depth, hidden)}
+        self.share = residual_share(depth)
         self.recompute = False
 
     def forward(
@@ -185,10 +187,11 @@ class Block(nn.Module):
     def _forward(
         self, x: Tensor, shared: Tensor, where: Tensor, when: Tensor, grid: Extent, window: Extent | None, shifted: bool, reach: int
     ) -> Tensor:
-        x = x + self.space(self.space_norm(x, shared[:, :, 0]), where, grid, window, shifted)
-        x = x + self.time(self.time_norm(x, shared[:, :, 1]), when, reach)
+        share = self.share
+        x = torch.add(x, self.space(self.space_norm(x, shared[:, :, 0]), where, grid, window, shifted), alpha=share)
+        x = torch.add(x, self.time(self.time_norm(x, shared[:, :, 1]), when, reach), alpha=share)
         gate, up = self.gate_up(self.mlp_norm(x, shared[:, :, 2])).chunk(2, -1)
-        return x + self.down(F.silu(gate) * up)
+        return torch.add(x, self.down(F.silu(gate) * up), alpha=share)
 
 
 class SciGPT(nn.Module):
@@ -273,4 +276,5 @@ class SciGPT(nn.Module):
     def flops(self, batch: Batch) -> int:
         """FLOPs of matrix products in one forward pass of the batch; training takes three times as many."""
         count, frames = batch.values.shape[:2]
-        return forward_flops(batch.layout, batch.patch, count, frames, self.width, len(self.blocks), self.config.window_tokens)
+        parts = forward_flops(batch.layout, batch.patch, count, frames, self.width, len(self.blocks), self.config.window_tokens)
+        return sum(parts.values())

@@ -19,7 +19,8 @@ class OptimConfig:
     Args:
         lr: peak learning rate at the reference width; the model scales it per group of parameters.
         betas, eps: of Adam.
-        weight_decay: of hidden matrices; vectors, embeddings and kernels do not decay.
+        weight_decay: of hidden matrices at the full learning rate; where a group's rate is scaled down its decay is scaled up, so that the
+            product stays (Dey et al., arXiv:2505.01618, table 1). Vectors, embeddings and kernels do not decay.
         warmup: steps of linear warm-up.
         decay: share of the run's steps over which the rate falls at the end.
         shape: `sqrt`: 1 - sqrt(progress) (Hägele et al., arXiv:2405.18392), or `linear`.
@@ -60,7 +61,7 @@ class AdamW:
         for group in groups:
             if group["params"]:
                 self.named += zip(group["names"], group["params"], strict=True)
-                decay = config.weight_decay if group["decay"] else 0.0
+                decay = config.weight_decay / group["lr_scale"] if group["decay"] else 0.0
                 prepared.append({"params": group["params"], "lr_scale": group["lr_scale"], "weight_decay": decay})
         self.inner = torch.optim.AdamW(prepared, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 

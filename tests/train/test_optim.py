@@ -44,4 +44,4 @@ def layers() -> tuple[torch.nn.Linear, AdamW]:
 def test_groups_have_their_rate_and_decay() -> None:
     _, optimizer = layers()
     optimizer.set_rate(0.2)
-    assert [(g["lr"], g["weight_decay"]) for g in optimizer.inner.param_groups] == [(0.1, 0.3), (0.2, 0.0)]
+    assert [(g["lr"], g["weight_decay"]) for g in optimizer.inner.param_groups] == [(0.1, 0.6), (0.2, 0.0)]
