@@ -45,6 +45,7 @@ class CorpusConfig:
         stride: distance between the frames of a window, in frames of the record.
         crop: `[y, x]` size of a part of the grid, placed at random for each window.
         patch: preferred patch size, instead of that of the mixture.
+        limit: records of the training split that are used, the first ones; None uses all.
         train: split to train on.
         valid: splits to validate on.
     """
@@ -55,6 +56,7 @@ class CorpusConfig:
     stride: int = 1
     crop: list[int] | None = None
     patch: int | None = None
+    limit: int | None = None
     train: str = "train"
     valid: list[str] = field(default_factory=lambda: ["valid"])
 
@@ -144,13 +146,14 @@ class Window:
         return frames, slice(item.y, item.y + self.crop[0]), slice(item.x, item.x + self.crop[1])
 
 
-def starts_of(corpus: Corpus, split: str, window: Window) -> np.ndarray:
-    """Number of possible first frames of a window in each record of a split, int64; 0 where the record is too short.
+def starts_of(corpus: Corpus, split: str, window: Window, limit: int | None = None) -> np.ndarray:
+    """Number of possible first frames of a window in each record of a split (the first `limit` of them), int64; 0 where the record is too
+    short.
 
     Raises:
         UserError: a split that the corpus lacks or that is empty, or a window longer than every record.
     """
-    frames = np.array([entry.frames for entry in corpus.entries(split)], np.int64)
+    frames = np.array([entry.frames for entry in corpus.entries(split)], np.int64)[:limit]
     if not frames.size:
         raise UserError(f"corpus {corpus.name} ({corpus.path}): the split {split!r} is empty; choose another")
     starts = np.maximum(frames - window.span + 1, 0)
@@ -198,7 +201,7 @@ class Mixture:
         self.windows = tuple(Window.of(*args) for args in zip(corpora, config.corpora, lengths, strict=True))
         self.sizes = tuple(self._size(i) for i in range(len(corpora)))
         self._orders = tuple(
-            _Order(c, s.train, w, config.every or w.frames, seed) for c, s, w in zip(corpora, config.corpora, self.windows, strict=True)
+            _Order(c, s, w, config.every or w.frames, seed) for c, s, w in zip(corpora, config.corpora, self.windows, strict=True)
         )
         weights = [Fraction(str(s.weight)) for s in config.corpora]
         self._shares = [w / sum(weights) for w in weights]
@@ -211,11 +214,16 @@ class Mixture:
         """Windows in an epoch, per corpus."""
         return tuple(order.total for order in self._orders)
 
+    def seen(self, groups: int) -> tuple[int, ...]:
+        """Windows of each corpus in the first `groups` groups."""
+        b = self._block_of(groups)
+        corpora, _ = self._block(b)
+        here = np.bincount(corpora[: groups - self._start(b)], minlength=len(self.corpora))
+        return tuple((self._quota(c, b) + int(here[c])) * size for c, size in enumerate(self.sizes))
+
     def group(self, g: int) -> Group:
         """Group number `g`, from 0."""
-        b = g // BLOCK
-        while g >= self._start(b + 1):
-            b += 1
+        b = self._block_of(g)
         corpora, ordinals = self._block(b)
         corpus, ordinal = int(corpora[g - self._start(b)]), int(ordinals[g - self._start(b)])
         return Group(g, corpus, self._orders[corpus].items(ordinal * self.sizes[corpus], self.sizes[corpus]))
@@ -251,6 +259,12 @@ class Mixture:
         share = self._shares[corpus]
         return share.numerator * BLOCK * block // share.denominator
 
+    def _block_of(self, g: int) -> int:
+        b = g // BLOCK
+        while g >= self._start(b + 1):
+            b += 1
+        return b
+
     def _start(self, block: int) -> int:
         """First group of a block: at most `BLOCK * block`, and less by fewer than there are corpora."""
         return sum(self._quota(c, block) for c in range(len(self.corpora)))
@@ -272,7 +286,7 @@ class Mixture:
             "seed": self.seed,
             "data_width": self.data_width,
             "corpora": [
-                [c.name, c.fingerprint, s.train, str(share), size, w.frames, w.stride, w.crop, order.every]
+                [c.name, c.fingerprint, s.train, str(share), size, w.frames, w.stride, w.crop, order.every, *([s.limit] if s.limit else [])]
                 for c, s, share, size, w, order in zip(
                     self.corpora, self.config.corpora, self._shares, self.sizes, self.windows, self._orders, strict=True
                 )
@@ -289,9 +303,10 @@ class _Order:
     epoch: each epoch has the same number of windows, no two alike.
     """
 
-    def __init__(self, corpus: Corpus, split: str, window: Window, every: int, seed: int) -> None:
-        self.starts, self.every = starts_of(corpus, split, window), every
-        shards = np.array([entry.shard for entry in corpus.entries(split)], np.int64)
+    def __init__(self, corpus: Corpus, config: CorpusConfig, window: Window, every: int, seed: int) -> None:
+        split = config.train
+        self.starts, self.every = starts_of(corpus, split, window, config.limit), every
+        shards = np.array([entry.shard for entry in corpus.entries(split)], np.int64)[: config.limit]
         assert (np.diff(shards) >= 0).all(), "entries are listed shard by shard"
         counts = -(-self.starts // every)
         self._before = np.concatenate(([0], np.cumsum(counts)))  # windows before each record
@@ -354,8 +369,10 @@ def _check(corpora: Sequence[Corpus], config: DataConfig) -> None:
     for corpus, settings in zip(corpora, config.corpora, strict=True):
         if not 0 < settings.weight < float("inf"):
             raise UserError(f"corpus {corpus.name} ({settings.path}): weight is {settings.weight}; expected a number above 0")
-        if settings.patch is not None and settings.patch < 1:
-            raise UserError(f"corpus {corpus.name} ({settings.path}): patch is {settings.patch}; expected 1 or more")
+        for name in ("patch", "limit"):
+            value = getattr(settings, name)
+            if value is not None and value < 1:
+                raise UserError(f"corpus {corpus.name} ({settings.path}): {name} is {value}; expected 1 or more")
     for i, corpus in enumerate(corpora):
         for other in corpora[:i]:
             if corpus.name == other.name:

@@ -17,7 +17,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,11 +157,11 @@ def complete(temporary: Path, path: Path, parts: Iterable[Mapping[str, Any]], st
         sync_folder(path.parent)
 
 
-def prune(folder: Path, newest: Path, keep: int, every: int | None) -> None:
-    """Remove all but the `keep` newest up to `newest` and those whose step is a multiple of `every`."""
+def prune(folder: Path, newest: Path, keep: int, pinned: Callable[[int], bool]) -> None:
+    """Remove all but the `keep` newest up to `newest` and those whose step is pinned."""
     # a broken one of a later step must not count among the newest
     for old in [p for p in _steps(folder) if p <= newest][keep:]:
-        if every is None or step_of(old) % every:
+        if not pinned(step_of(old)):
             (old / MANIFEST).unlink(missing_ok=True)  # incomplete from the first removed byte on
             shutil.rmtree(old, ignore_errors=True)
 

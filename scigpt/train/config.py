@@ -43,6 +43,10 @@ class TrainConfig:
         validate_every, validate_windows: steps between validations, windows of each corpus in one.
         checkpoint_every, keep: steps between checkpoints, number of newest ones kept.
         keep_every: checkpoints of steps that are multiples of it are kept for good; None: none.
+        keep_steps: checkpoints are written after these steps too, and kept for good: where other runs shall branch off.
+        branch_from: checkpoint (`RUN/checkpoints/step-00000400`) of another run, the trunk, to go on from instead of from the beginning.
+            Up to there both must be the same run; only the number of steps and the decay of the learning rate may differ. What comes out is
+            what this configuration gives without a trunk.
         log_every: steps between two batches of metrics for MLflow.
         threads: CPU threads of torch; None leaves torch's choice. Another number rounds differently.
         activation_checkpointing: keep only the inputs of each block for the backward pass and compute the rest again: less memory, a third
@@ -62,6 +66,8 @@ class TrainConfig:
     checkpoint_every: int = 200
     keep: int = 2
     keep_every: int | None = None
+    keep_steps: list[int] = field(default_factory=list)
+    branch_from: str | None = None
     log_every: int = 10
     threads: int | None = None
     activation_checkpointing: bool = False
@@ -73,10 +79,16 @@ class TrainConfig:
             value = getattr(self, f.name)
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0 and f.name != "hide_coefficients":
                 raise UserError(f"{f.name} is {value}; expected a number above 0")
+        if any(step < 1 for step in self.keep_steps):
+            raise UserError(f"keep_steps is {self.keep_steps}; expected steps of 1 or more")
         if self.threads is not None and self.threads > 1024:
             raise UserError(f"threads is {self.threads}; expected at most 1024, and best the number of processors")
         if not 0 <= self.hide_coefficients <= 1:
             raise UserError(f"hide_coefficients is {self.hide_coefficients}; expected a share between 0 and 1")
+
+    def pinned(self, step: int) -> bool:
+        """Whether the checkpoint of a step stays for good."""
+        return step in self.keep_steps or (self.keep_every is not None and step % self.keep_every == 0)
 
     @property
     def layout(self) -> LayoutConfig:
@@ -191,7 +203,7 @@ def _is_config(hint: Any) -> TypeGuard[type]:
 
 FREE = re.compile(
     r"run|report\..*|strategy\..*"
-    r"|train\.(validate_every|validate_windows|checkpoint_every|keep|keep_every|log_every|micro_batch|threads|activation_checkpointing|compile|watchdog)"
+    r"|train\.(validate_every|validate_windows|checkpoint_every|keep|keep_every|keep_steps\.\d+|log_every|micro_batch|threads|activation_checkpointing|compile|watchdog)"
     r"|data\.corpora\.\d+\.(path|valid.*)"
 )
 """What a run may change when it goes on. None of it changes the order of the data (a corpus that has moved is known by its fingerprint);

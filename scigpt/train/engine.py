@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -23,6 +24,7 @@ from scigpt.errors import UserError
 from scigpt.model.backbone import SciGPT, Vocabulary
 from scigpt.model.initial import Initial
 from scigpt.train import checkpoint, provenance
+from scigpt.train.account import account
 from scigpt.train.checkpoint import Checkpoint
 from scigpt.train.config import RunConfig, flatten
 from scigpt.train.guard import Guard
@@ -32,7 +34,7 @@ from scigpt.train.preempt import Preemption
 from scigpt.train.processes import Processes
 from scigpt.train.record import Read, Step, incident, ledger_line, metrics_line
 from scigpt.train.report import Mlflow, Progress
-from scigpt.train.run import CHECKPOINTS, INCIDENTS, LEDGER, METRICS, begin, open_run, settled
+from scigpt.train.run import CHECKPOINTS, INCIDENTS, LEDGER, METRICS, RESULT, begin, open_run, settled, trunk_of
 from scigpt.train.saver import Saver
 from scigpt.train.strategies import build
 from scigpt.train.validate import validate
@@ -94,22 +96,29 @@ class Trainer:
         self.validation: dict[str, dict[str, float | None]] = {}
         self.error: UserError | None = None
         sizes = {METRICS: 0, LEDGER: 0}
-        self.resumed = self._newest()
+        self.branched = 0  # steps that were the trunk's
+        self.own = self._newest()
         with processes.together():
+            self.resumed = self.own or self._trunk()
             if self.resumed:
                 self._resume(self.resumed, model)
-                sizes = self.resumed.state["journals"]
+            if self.own:
+                sizes, self.branched = self.own.state["journals"], int(self.own.state["branch_step"])
+            elif self.resumed:
+                self.branched = self.step
         whole = self.resumed.model().__getitem__ if self.resumed else Initial(model, config.seed)
         self.strategy.setup(model, whole, config.optim)
         if self.resumed:
             self.strategy.restore_optimizer(self.resumed.optimizer())
         writer = mesh.coordinates["shard"], mesh.sizes["shard"]
-        self.saver = Saver(run / CHECKPOINTS, processes, writer, config.train.keep, config.train.keep_every)
+        self.saver = Saver(run / CHECKPOINTS, processes, writer, config.train.keep, config.train.pinned)
         self.journals: dict[str, Journal] = {}
         with processes.together():
             if processes.first:
                 begin(run, config)
                 checkpoint.sweep(run / CHECKPOINTS)
+                if self.step < config.train.steps:
+                    (run / RESULT).unlink(missing_ok=True)
                 self.journals = {name: stack.enter_context(closing(Journal(run / name, size))) for name, size in sizes.items()}
                 provenance.record(run, self.corpora, self.resumed.step if self.resumed else None, processes.world)
                 for note in self.mixture.notes:
@@ -119,7 +128,7 @@ class Trainer:
     def fit(self) -> dict[str, Any]:
         """Train to the last step or to the next signal."""
         config, status, began, tokens, flops = self.config.train, "FAILED", time.perf_counter(), 0, 0
-        saved = self.step if self.resumed else None
+        saved = self.step if self.own else None
         first, mesh, hide = self.processes.first, self.strategy.mesh, config.hide_coefficients
         progress = Progress(self.run.name, self.step, config.steps) if first else None
         mlflow = Mlflow(self.config.report if first else replace(self.config.report, mlflow=False), self.run, flatten(self.config))
@@ -142,7 +151,7 @@ class Trainer:
                     if progress:
                         progress.step(done)
                     tokens, flops = tokens + done.tokens, flops + done.flops
-                    if self.step % config.checkpoint_every == 0:
+                    if self.step % config.checkpoint_every == 0 or self.step in config.keep_steps:
                         saved = self._save()
             self.processes.agree_on(self.error or self.saver.error)  # or some would save and wait for the part of one that does not
             if saved != self.step:
@@ -150,6 +159,9 @@ class Trainer:
             self.saver.wait()
             self.processes.agree_on(self.saver.error)
             status = "FINISHED" if self.step == config.steps else "KILLED"
+            with self.processes.together():
+                if first and status == "FINISHED":
+                    self._conclude("finished")
         except BaseException:
             self.saver.abandon()
             raise
@@ -248,6 +260,8 @@ class Trainer:
             return
         self.skipped += 1
         if self.guard.exhausted:
+            if self.processes.first:
+                self._conclude("diverged")
             raise self.processes.everywhere(
                 f"{self.run}: {self.guard.row} steps in a row were skipped, the last (step {self.step}) because {done.skipped}; look into "
                 f"{self.run / INCIDENTS}, then lower optim.lr or mend the data, and begin another run"
@@ -309,6 +323,7 @@ class Trainer:
             state = {
                 "next_group": self.next_group,
                 "skipped": self.skipped,
+                "branch_step": self.branched,
                 "loss": number(self.loss),
                 "validation": self.validation,
                 "guard": self.guard.state(),
@@ -323,6 +338,55 @@ class Trainer:
         self.saver.save(self.step, self.strategy.state(), state)
         self.watchdog.beat()
         return self.step
+
+    def _conclude(self, status: str) -> None:
+        """Write what the run came to. A divergence is a result too."""
+        config, mesh = self.config, self.strategy.mesh
+        micro_batch, done, before = config.train.micro_batch, self.step * config.train.groups, self.branched * config.train.groups
+        whole, trunk = (account(self.mixture, config.model, self.vocabulary, g, micro_batch) for g in (done, before))
+        lines = (json.loads(line) for line in (self.run / METRICS).read_text().splitlines())
+        result = {
+            "schema_version": 1,
+            "status": status,
+            "step": self.step,
+            "steps": config.train.steps,
+            "loss": number(self.loss),
+            "score": self._score(),
+            "validation": self.validation,
+            **whole.to_json(),
+            "own_flops": whole.flops["total"] - trunk.flops["total"],
+            "seconds": sum(line["seconds"] for line in lines),
+            "processes": mesh.world,
+            "branch_from": config.train.branch_from,
+            "branch_step": self.branched or None,
+            "skipped_steps": self.skipped,
+        }
+        write_bytes(self.run / RESULT, dump_json(result, indent=1))
+
+    def _score(self) -> float | None:
+        """Mean of the corpora's validation losses, weighted as they are in training; of several splits of a corpus the first counts. None
+        where a corpus has none."""
+        total = 0.0
+        for corpus, settings in zip(self.corpora, self.config.data.corpora, strict=True):
+            names = (corpus.name, *(f"{corpus.name}/{split}" for split in settings.valid[:1]))
+            loss = next((self.validation[name]["loss"] for name in names if name in self.validation), None)
+            if loss is None:
+                return None
+            total += settings.weight * loss
+        return total / sum(c.weight for c in self.config.data.corpora)
+
+    def _trunk(self) -> Checkpoint | None:
+        """The checkpoint to branch from.
+
+        Raises:
+            UserError: one that is broken, or of another run.
+        """
+        if self.config.train.branch_from is None:
+            return None
+        found, _ = trunk_of(self.config)
+        if self.processes.first and (problem := checkpoint.broken(found.path)):
+            raise UserError(f"{found.path}: {problem}; branch off from another checkpoint")
+        return found
 
     def _newest(self) -> Checkpoint | None:
         """The checkpoint to go on from, the same on every process; the first one has verified it."""

@@ -12,21 +12,53 @@ from typing import IO
 
 from scigpt.data.files import write_bytes
 from scigpt.errors import UserError
-from scigpt.train.config import RunConfig, differences, load
+from scigpt.train import checkpoint
+from scigpt.train.checkpoint import Checkpoint
+from scigpt.train.config import RunConfig, build, differences, load
 
 CONFIG, CHECKPOINTS, METRICS, LEDGER, INCIDENTS = "config.yaml", "checkpoints", "metrics.jsonl", "ledger/groups.jsonl", "incidents"
+RESULT = "result.json"
 LOCK, SLURM = "lock", "slurm"
+BRANCH_KEYS = tuple(f"{key}: " for key in ("train.steps", "train.branch_from", "optim.decay", "optim.shape"))
+"""What a branch may change of its trunk, besides what any run may change."""
 
 _log = logging.getLogger(__name__)
 
 
 def settled(config: RunConfig, width: int) -> RunConfig:
-    """The configuration with `data.data_width` stated: as the run was begun, or `width`, the number of data-parallel processes now."""
+    """The configuration with `data.data_width` stated: as the run, or the trunk it branches from, was begun, or `width`, the number of
+    data-parallel processes now."""
     if config.data.data_width is not None:
         return config
-    file = Path(config.run) / CONFIG
-    begun = load(file).data.data_width if file.exists() else None
+    file, begun = Path(config.run) / CONFIG, None
+    if file.exists():
+        begun = load(file).data.data_width
+    elif config.train.branch_from is not None:
+        begun = trunk_of(config)[1].data.data_width
     return replace(config, data=replace(config.data, data_width=begun or width))
+
+
+def trunk_of(config: RunConfig) -> tuple[Checkpoint, RunConfig]:
+    """The checkpoint that a run branches from, its bytes not verified, and the configuration of the trunk.
+
+    Raises:
+        UserError: a folder that is no checkpoint; a trunk that was another run up to there.
+    """
+    assert config.train.branch_from is not None
+    path = Path(config.train.branch_from)
+    if not path.is_dir():
+        raise UserError(f"train.branch_from: {path} is not a folder; give a checkpoint of a run, as RUN/checkpoints/step-00000400")
+    found = checkpoint.opened(path)
+    trunk = build(RunConfig, found.state["config"], str(path / checkpoint.STATE))
+    other = [d for d in differences(trunk, config) if not d.startswith(BRANCH_KEYS) and not d.startswith("data.data_width: ")]
+    if other:
+        raise UserError(f"{path}: the trunk is another run ({'; '.join(other[:3])}); a branch differs in its steps and decay only")
+    steps, step = config.train.steps, found.step
+    early = next((s for s in range(step) if config.optim.learning_rate(s, steps) != trunk.optim.learning_rate(s, trunk.train.steps)), None)
+    if early is not None or step > steps:
+        what = f"its {steps} steps are fewer" if step > steps else f"the learning rates of step {early} differ"
+        raise UserError(f"{path}: is of step {step}, and {what}; branch off before either of the two begins to decay")
+    return found, trunk
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,11 @@ class Saver:
         folder: of the checkpoints.
         writer: number of this process among those that hold different parts, and how many those are.
         keep: newest checkpoints that stay.
-        every: steps whose multiples stay for good.
+        pinned: whether the checkpoint of a step stays for good.
     """
 
-    def __init__(self, folder: Path, processes: Processes, writer: tuple[int, int], keep: int, every: int | None) -> None:
-        self.folder, self.processes, self.writer, self.keep, self.every = folder, processes, writer, keep, every
+    def __init__(self, folder: Path, processes: Processes, writer: tuple[int, int], keep: int, pinned: Callable[[int], bool]) -> None:
+        self.folder, self.processes, self.writer, self.keep, self.pinned = folder, processes, writer, keep, pinned
         self.error: UserError | None = None
         self.saved: int | None = None
         self._crash: BaseException | None = None
@@ -107,4 +107,4 @@ class Saver:
             raise ToldElsewhere(f"{path}: another process could not write its part")
         checkpoint.complete(temporary, path, [p["part"] for p in parts], state)
         self.saved = step
-        checkpoint.prune(self.folder, path, self.keep, self.every)
+        checkpoint.prune(self.folder, path, self.keep, self.pinned)

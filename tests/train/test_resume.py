@@ -140,7 +140,7 @@ def test_a_broken_checkpoint_of_a_later_step_does_not_push_out_a_good_one(corpor
     model = found.model()
     both = {"model": model, "optimizer": found.optimizer()}
     pieces = [Piece(kind, n, tuple(t.shape), 0, t.reshape(-1)) for kind, tensors in both.items() for n, t in tensors.items()]
-    saver = Saver(cut / "checkpoints", Processes(Place(), None), (0, 1), 1, None)
+    saver = Saver(cut / "checkpoints", Processes(Place(), None), (0, 1), 1, lambda step: False)
     saver.save(11, pieces, found.state)
     saver.wait()
     assert sorted(p.name for p in broken.parent.iterdir()) == ["step-00000011", "step-00000020"]
