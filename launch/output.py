@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -21,3 +22,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     cells = [[str(c) for c in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def si(number: float) -> str:
+    """Three digits and a prefix, which the unit follows: `f"{si(flops)}FLOP"`."""
+    prefixes = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+    place = 0 if number < 1 else min(int(math.log10(number) // 3), len(prefixes) - 1)
+    return f"{number / 1000**place:.3g} {prefixes[place]}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scigpt.errors import UserError
-from scigpt.launch.output import Json, show, table
+from scigpt.launch.output import Json, show, si, table
 from scigpt.launch.pretrain import Config, Overrides
 
 if TYPE_CHECKING:
@@ -463,9 +463,9 @@ def label(config: RunConfig) -> str:
 
 def _text(result: dict[str, Any]) -> str:
     model, device, step, total = result["model"], result["device"], result["step"], result["total"]
-    by_part = ", ".join(f"{name} {_si(n)}" for name, n in model["by_part"].items())
-    size = f"{_si(model['parameters'])} parameters ({by_part}); depth {model['depth']}, width {model['width']}, {model['heads']} heads"
-    rates = f"{_si(device['peak'])}FLOP/s, {device['usable'] / GIB:.1f} GiB usable"
+    by_part = ", ".join(f"{name} {si(n)}" for name, n in model["by_part"].items())
+    size = f"{si(model['parameters'])} parameters ({by_part}); depth {model['depth']}, width {model['width']}, {model['heads']} heads"
+    rates = f"{si(device['peak'])}FLOP/s, {device['usable'] / GIB:.1f} GiB usable"
     columns = ["parameters", "gradients", "optimizer", "buffers", "activations", "temporary", "total"]
     rows = []
     for name, need in result["memory"].items():
@@ -474,8 +474,8 @@ def _text(result: dict[str, Any]) -> str:
         rows.append([name + mark, *(f"{need[c] / GIB:.2f}" for c in columns), "yes" if need["fits"] else "NO", host])
     corpora = [[c["name"], f"{c['share']:.1%}", c["windows"], f"{c['tokens']:,}", f"{c['epochs']:.2f}"] for c in result["corpora"]]
     fullest = result["fullest"]
-    cost = f"{_si(step['tokens'])} tokens, {_si(step['flops'])}FLOP, {_time(step['seconds'])}"
-    whole = f"{_si(total['tokens'])} tokens, {_si(total['flops'])}FLOP, {_time(3600 * total['hours'])}"
+    cost = f"{si(step['tokens'])} tokens, {si(step['flops'])}FLOP, {_time(step['seconds'])}"
+    whole = f"{si(total['tokens'])} tokens, {si(total['flops'])}FLOP, {_time(3600 * total['hours'])}"
     return "\n".join(
         [
             f"{result['run']}: {size}",
@@ -490,13 +490,6 @@ def _text(result: dict[str, Any]) -> str:
             f"{total['steps']:,} steps: {whole}, {total['device_hours']:,.3g} device-hours, at {device['mfu']:.0%} of the peak",
         ]
     )
-
-
-def _si(number: float) -> str:
-    """Three digits and a prefix."""
-    prefixes = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
-    place = 0 if number < 1 else min(int(math.log10(number) // 3), len(prefixes) - 1)
-    return f"{number / 1000**place:.3g} {prefixes[place]}"
 
 
 def _time(seconds: float) -> str:

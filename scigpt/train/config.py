@@ -122,12 +122,29 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         UserError: a file that cannot be read, an unknown key (with its full path and the nearest name), a value of the wrong type.
     """
+    return build(RunConfig, plain(read(path, "config"), overrides, str(path)), str(path))
+
+
+def read(path: Path, what: str) -> Any:
+    """A YAML file, its references not yet resolved; `what` it is, for the reader of an error.
+
+    Raises:
+        UserError: a file that cannot be read or is not YAML.
+    """
     try:
-        given = OmegaConf.load(path)
+        return OmegaConf.load(path)
     except OSError as error:
-        raise UserError(f"the config {path} cannot be read ({error.strerror}); give the path of a YAML file") from None
+        raise UserError(f"the {what} {path} cannot be read ({error.strerror}); give the path of a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the config {path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"the {what} {path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def plain(given: Any, overrides: Sequence[str], source: str) -> Any:
+    """Plain data with `key=value` overrides put in, for `build`; `source` it is from.
+
+    Raises:
+        UserError: an override that is none or does not fit, a reference that leads nowhere.
+    """
     if isinstance(given, DictConfig) and isinstance(given.get("strategy"), str):
         given.strategy = {"name": given.strategy}
     for override in overrides:
@@ -139,12 +156,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
             value = OmegaConf.from_dotlist(["value=" + override.partition("=")[2]])["value"]
             OmegaConf.update(given, key, value, force_add=True)
         except (OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, IndexError, AssertionError) as error:
-            raise UserError(f"the override {override!r} cannot be applied to {path}: {str(error).splitlines()[0]}") from None
+            raise UserError(f"the override {override!r} cannot be applied to {source}: {str(error).splitlines()[0]}") from None
     try:
-        data = OmegaConf.to_container(given, resolve=True)
+        return OmegaConf.to_container(given, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"the config {path} cannot be resolved: {' '.join(str(error).split())}") from None
-    return build(RunConfig, data, str(path))
+        raise UserError(f"{source} cannot be resolved: {' '.join(str(error).split())}") from None
 
 
 def build(cls: type[T], data: Any, source: str, where: str = "") -> T:
@@ -203,11 +219,11 @@ def _is_config(hint: Any) -> TypeGuard[type]:
 
 FREE = re.compile(
     r"run|report\..*|strategy\..*"
-    r"|train\.(validate_every|validate_windows|checkpoint_every|keep|keep_every|keep_steps\.\d+|log_every|micro_batch|threads|activation_checkpointing|compile|watchdog)"
+    r"|train\.(validate_every|validate_windows|checkpoint_every|keep|keep_every|keep_steps\.\d+|branch_from|log_every|micro_batch|threads|activation_checkpointing|compile|watchdog)"
     r"|data\.corpora\.\d+\.(path|valid.*)"
 )
-"""What a run may change when it goes on. None of it changes the order of the data (a corpus that has moved is known by its fingerprint);
-`strategy`, `micro_batch`, `threads` and `compile` change the rounding."""
+"""What a run may change when it goes on. None of it changes the order of the data (a corpus that has moved is known by its fingerprint, a
+trunk by its configuration); `strategy`, `micro_batch`, `threads` and `compile` change the rounding."""
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:

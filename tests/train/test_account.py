@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from runs import make_corpus
 from torch.utils.flop_counter import FlopCounterMode
