@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ from types import FrameType
 
 import torch
 
+from scigpt.launch.parent import dies_with_parent
 from scigpt.train.preempt import EXIT_REQUEUE, SIGNALS
 from scigpt.train.strategies import StrategyConfig
 
@@ -21,7 +21,6 @@ GRACE = 30.0
 """Seconds that processes have to end by themselves after one of them was lost, before they are killed."""
 USER_ERROR = 2
 _POLL = 0.05
-_PR_SET_PDEATHSIG = 1
 
 
 def wanted(config: StrategyConfig) -> int:
@@ -59,14 +58,7 @@ def _start(command: Sequence[str], rank: int, world: int, address: Mapping[str, 
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // world)))
     # in a session of its own, or Ctrl-C would reach it twice: from the terminal and from us
     out = None if rank == 0 else sys.stderr
-    return subprocess.Popen(command, env=environment, stdout=out, start_new_session=True, preexec_fn=_end_with_parent)
-
-
-def _end_with_parent() -> None:
-    """If this launcher is killed, the kernel (of Linux) kills its processes: nobody trains a run that its user believes dead."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return subprocess.Popen(command, env=environment, stdout=out, start_new_session=True, preexec_fn=dies_with_parent())
 
 
 def _pass_on(job: Sequence[subprocess.Popen[bytes]], number: int, frame: FrameType | None) -> None:

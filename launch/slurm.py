@@ -18,11 +18,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import scigpt
 from scigpt.data.files import dump_json
 from scigpt.errors import UserError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TEMPLATES = Path(scigpt.__file__).parent / "slurm"
 FOLDER, SCRIPT, CONFIG, JOB, LAUNCHES, MISTAKE = "slurm", "job.sbatch", "config.yaml", "job.json", "launches.jsonl", "mistake.txt"
@@ -151,17 +154,7 @@ def render(
         folder: where relative paths of the configuration begin.
         concurrent: tasks of an array at one time; None leaves it to SLURM.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["quote"] = lambda value: shlex.quote(str(value))
-    return environment.get_template(SCRIPT).render(
+    return template(SCRIPT).render(
         cluster=cluster,
         profile=profile,
         tasks=profile.tasks,
@@ -173,6 +166,21 @@ def render(
         concurrent=concurrent,
         python=profile.python or sys.executable,
     )
+
+
+def template(name: str) -> Template:
+    """A batch script to be filled in; `quote` makes a word for the shell of a value."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["quote"] = lambda value: shlex.quote(str(value))
+    return environment.get_template(name)
 
 
 def _call(*command: str) -> subprocess.CompletedProcess[str]:
@@ -329,37 +337,40 @@ def end(run: Path, most: int, code: int) -> int:
     _note(run, {"end": time.time(), "code": code})
     verdict = judge(code, run, job, most)
     _note(run, {"said": verdict.sentence})
-    _say(run, verdict.sentence)
+    say(run, verdict.sentence)
     if not verdict.requeue:
         return verdict.code
-    state = _show(job).get("JobState")
+    state = show(job).get("JobState")
     if state != "RUNNING":  # cancelled while its steps were saving
-        _say(run, f"not requeued: SLURM has the job as {state}")
+        say(run, f"not requeued: SLURM has the job as {state}")
         return verdict.code
-    return _requeue(run, job, verdict.code)
+    return requeue(run, job, verdict.code)
 
 
 def stopped(run: Path) -> int:
     """SLURM ends the job. What it requeues itself or what a user has cancelled is left alone; the time limit is not the end of a run."""
     job = os.environ["SLURM_JOB_ID"]
-    if _show(job).get("Reason") != "TimeLimit":
+    if show(job).get("Reason") != "TimeLimit":
         return 143
-    _say(run, "the time limit came before the run had saved itself; back into the queue (a longer warning in the profile avoids this)")
-    return _requeue(run, job, 143)
+    say(run, "the time limit came before the run had saved itself; back into the queue (a longer warning in the profile avoids this)")
+    return requeue(run, job, 143)
 
 
-def _requeue(run: Path, job: str, code: int) -> int:
+def requeue(run: Path, job: str, code: int) -> int:
+    """Put a job back into the queue; returns `code`."""
     answer = _call("scontrol", "requeue", job)
     if answer.returncode:
-        _say(run, f"SLURM does not requeue job {job}: {_words(answer.stderr)}; run `scigpt submit` again")
+        say(run, f"SLURM does not requeue job {job}: {_words(answer.stderr)}; run `scigpt submit` again")
     return code
 
 
-def _show(job: str) -> dict[str, str]:
+def show(job: str) -> dict[str, str]:
+    """What SLURM's controller knows of a job, by its names."""
     return dict(re.findall(r"(\w+)=(\S*)", _call("scontrol", "show", "job", job).stdout))
 
 
-def _say(run: Path, sentence: str) -> None:
+def say(run: Path, sentence: str) -> None:
+    """Into the job's output."""
     sys.stderr.write(f"scigpt: {run}: {sentence}\n")
 
 

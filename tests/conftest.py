@@ -26,6 +26,7 @@ LONG = (
     "test_slurm",
     "test_predicted_memory",
     "test_plan",
+    "test_sweep_run",
     "test_local",
     "test_kill",
 )

@@ -19,7 +19,7 @@ from scigpt.train.config import RunConfig, build, differences, load
 CONFIG, CHECKPOINTS, METRICS, LEDGER, INCIDENTS = "config.yaml", "checkpoints", "metrics.jsonl", "ledger/groups.jsonl", "incidents"
 RESULT = "result.json"
 LOCK, SLURM = "lock", "slurm"
-BRANCH_KEYS = tuple(f"{key}: " for key in ("train.steps", "train.branch_from", "optim.decay", "optim.shape"))
+BRANCH_KEYS = tuple(f"{key}: " for key in ("train.steps", "optim.decay", "optim.shape"))
 """What a branch may change of its trunk, besides what any run may change."""
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,185 @@
+"""A sweep as an array of workers on a real SLURM of two nodes: to its end, through a lost worker, and not beyond a cancellation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import history, make_corpus, settings, tensors
+
+import slurm
+from scigpt.launch.sweep.table import Role, Row, Table, checkpoint_of
+from scigpt.train.config import RunConfig, build
+
+pytestmark = [pytest.mark.drill, pytest.mark.skipif(slurm.missing() is not None, reason=slurm.missing() or "")]
+
+CLI = [sys.executable, "-m", "scigpt.launch.cli"]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[slurm.Cluster]:
+    with slurm.cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("sweep"))
+
+
+def row(
+    sweep: Path,
+    corpus: Path,
+    id: str,
+    role: Role,
+    cost: int,
+    parent: str | None = None,
+    step: int = 0,
+    strategy: str = "single",
+    **train: Any,
+) -> Row:
+    data = settings([corpus], sweep / "runs" / id, **train)
+    data["data"]["data_width"] = 4
+    data["optim"]["decay"] = 0.0 if role == "trunk" else 0.2
+    data["strategy"] = {"name": strategy}
+    data["train"]["branch_from"] = str(checkpoint_of(sweep, parent, step)) if parent else None
+    config = build(RunConfig, data, id).to_json()
+    params = {"backbone": 1, "embedding": 1, "head": 1, "total": 3}
+    branch = step if parent else None
+    return Row(id, id, role, config, parent or id, params, 1, 1, 1, 1, 1.0, cost, cost, config["train"]["steps"], parent, branch)
+
+
+def plan(sweep: Path, corpus: Path, steps: int = 40, **more: Any) -> Table:
+    """A trunk, an anneal, two others and a hold-out."""
+    trunk = row(sweep, corpus, "trunk", "trunk", 40, keep_steps=[20], steps=steps, **more)
+    anneal = row(sweep, corpus, "anneal", "anneal", 5, "trunk", 20, steps=25, **more)
+    others = [row(sweep, corpus, f"grid-{n}", "grid", 20 + n, groups=n, steps=steps, **more) for n in (1, 2)]
+    table = Table(sweep, "test", {}, (trunk, anneal, *others, row(sweep, corpus, "out", "hold-out", 1, steps=10, **more)))
+    table.write()
+    return table
+
+
+class Sweep:
+    """A sweep that an array runs, as a user sees it."""
+
+    def __init__(self, cluster: slurm.Cluster, table: Table) -> None:
+        self.cluster, self.table = cluster, table
+
+    def call(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([*CLI, *words], env=self.cluster.environment, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr + self.said()
+        return done
+
+    def submit(self, *words: str, code: int = 0, cluster: str = "test") -> subprocess.CompletedProcess[str]:
+        return self.call("sweep", "run", str(self.table.folder), "--on", "slurm", "--cluster", cluster, *words, code=code)
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.call("sweep", "status", str(self.table.folder), "--json").stdout)
+
+    def said(self) -> str:
+        logs = [*self.table.folder.glob("slurm/*.out"), *self.table.folder.glob("rows/*/log.txt")]
+        return "\n".join(f"{log}:\n{log.read_text()[-2000:]}" for log in logs)
+
+    def over(self, job: str) -> bool:
+        states = self.cluster.call("squeue", "-h", "--array", "-t", "all", "-j", job, "-o", "%T").split()
+        return all(s in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL") for s in states)
+
+    def wait(self, job: str) -> dict[str, Any]:
+        slurm.eventually(lambda: self.over(job), f"the end of {job}", 400)
+        return self.status()
+
+    def wait_for_step(self, id: str, step: int) -> None:
+        metrics = self.table.run(id) / "metrics.jsonl"
+        slurm.eventually(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= step, f"step {step} of {id}")
+
+    def attempts(self, id: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.table.folder / "rows" / id / "attempts.jsonl").read_text().splitlines()]
+
+
+def assert_equal(a: Table, b: Table) -> None:
+    for one in a.rows:
+        assert history(a.run(one.id)) == history(b.run(one.id))
+        assert tensors(a.run(one.id)) == tensors(b.run(one.id))
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """The same sweep, run here by one worker."""
+    table = plan(tmp_path_factory.mktemp("whole") / "sweep", corpus, 300)
+    subprocess.run([*CLI, "sweep", "run", str(table.folder)], check=True, capture_output=True)
+    return table
+
+
+def test_two_workers_share_a_sweep(cluster: slurm.Cluster, corpus: Path, tmp_path: Path) -> None:
+    sweep = Sweep(cluster, plan(tmp_path / "sweep", corpus))
+    script = sweep.submit("--nodes", "1", "--concurrent", "2", "--dry-run").stdout
+    assert "#SBATCH --array=0-1%2" in script
+    assert not (sweep.table.folder / "slurm").exists()
+    job = sweep.submit("--nodes", "1", "--concurrent", "2").stdout.strip()
+    assert job in sweep.submit("--nodes", "1", code=2).stderr  # it is in the queue
+    assert {j["id"] for j in sweep.status()["jobs"]} == {f"{job}_0", f"{job}_1"}
+    found = sweep.wait(job)
+    assert found["counts"] == {"done": 5}, sweep.said()
+    assert [len(sweep.attempts(r.id)) for r in sweep.table.rows] == [2] * 5
+    workers = {a["worker"] for r in sweep.table.rows for a in sweep.attempts(r.id) if "begin" in a}
+    assert len(workers) == 2
+    assert "every row has its result" in sweep.submit("--nodes", "1").stdout
+
+
+def test_a_row_on_two_nodes(cluster: slurm.Cluster, corpus: Path, tmp_path: Path) -> None:
+    """And what does not suit the nodes, or SLURM, is told before anything waits."""
+    table = plan(tmp_path / "sweep", corpus, strategy="ddp")
+    sweep = Sweep(cluster, table)
+    assert "SLURM refuses" in sweep.submit("--partition", "nowhere", code=2).stderr
+    single = Sweep(cluster, plan(tmp_path / "single", corpus))
+    assert "row trunk" in single.submit(code=2).stderr
+    found = sweep.wait(sweep.submit().stdout.strip())
+    assert found["counts"] == {"done": 5}, sweep.said()
+    assert json.loads((table.run("trunk") / "result.json").read_text())["processes"] == 2
+    assert {a["devices"] for r in table.rows for a in sweep.attempts(r.id) if "begin" in a} == {2}
+
+
+def warn(sweep: Sweep, job: str) -> None:
+    """What SLURM sends before the time limit."""
+    sweep.cluster.call("scancel", "--batch", "--signal=USR1", f"{job}_0")
+
+
+def requeue(sweep: Sweep, job: str) -> None:
+    sweep.cluster.call("scontrol", "requeue", f"{job}_0")
+
+
+def lose_node(sweep: Sweep, job: str) -> None:
+    node = sweep.cluster.call("squeue", "-h", "-j", f"{job}_0", "-o", "%N")
+    sweep.cluster.lose_node(node)
+    slurm.eventually(lambda: sweep.cluster.call("squeue", "-h", "-j", f"{job}_0", "-o", "%T") != "RUNNING", "SLURM notices the lost node")
+    sweep.cluster.start_slurmd(node)
+
+
+@pytest.mark.parametrize("strike", [warn, requeue, lose_node])
+def test_a_preempted_worker_goes_on(
+    cluster: slurm.Cluster, corpus: Path, whole: Table, tmp_path: Path, strike: Callable[[Sweep, str], None]
+) -> None:
+    sweep = Sweep(cluster, plan(tmp_path / "sweep", corpus, 300))
+    job = sweep.submit("--nodes", "1").stdout.strip()
+    sweep.wait_for_step("grid-1", 30)
+    strike(sweep, job)
+    found = sweep.wait(job)
+    assert found["counts"] == {"done": 5}, sweep.said()
+    assert sum("begin" in a for a in sweep.attempts("grid-1")) == 2
+    assert_equal(sweep.table, whole)
+
+
+def test_a_cancelled_array_does_not_come_back(cluster: slurm.Cluster, corpus: Path, tmp_path: Path) -> None:
+    sweep = Sweep(cluster, plan(tmp_path / "sweep", corpus, 100_000))
+    job = sweep.submit("--nodes", "1").stdout.strip()
+    sweep.wait_for_step("grid-1", 30)
+    sweep.call("cancel", str(sweep.table.folder))
+    found = sweep.wait(job)
+    assert {j["state"] for j in found["jobs"]} == {"CANCELLED"}
+    (grid,) = [r for r in found["rows"] if r["id"] == "grid-1"]
+    assert grid["state"] in ("ready", "stale")
