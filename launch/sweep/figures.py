@@ -143,7 +143,7 @@ def frontier_figure(analysis: Mapping[str, Any]) -> Figure:
             elif key == "tokens_per_param":  # at a fixed budget both follow from the size
                 _cross(axes, {"value": m["flops"], "low": None, "high": None}, _ratio(m["tokens"], m["params"]), INK)
         plain(axes, title)
-        axes.set_xscale("log")
+        _log(axes.xaxis)
     _log(grid[0].yaxis, engineering=True)
     _log(grid[1].yaxis, engineering=True)
     _maybe_log(grid[2].yaxis)
@@ -339,13 +339,12 @@ def _log(axis: Axis, engineering: bool = False) -> None:
     decades = math.log10(high / low)
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.6 else (1, 3) if decades < 3.2 else (1,)))
     axis.set_minor_formatter(NullFormatter())
-    if engineering:
-        axis.set_major_formatter(EngFormatter(sep=" "))
+    axis.set_major_formatter(EngFormatter(sep=" ") if engineering else FuncFormatter(lambda v, _: _power_of_ten(v)))
 
 
 def _maybe_log(axis: Axis) -> None:
     """A log scale where the values span a factor of three, else a plain one."""
-    low, high = axis.get_view_interval()
+    low, high = axis.get_data_interval()
     if low > 0 and high > 3 * low:
         _log(axis)
         axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.4g}"))
