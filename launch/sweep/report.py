@@ -73,10 +73,10 @@ def report(
 def surface(analysis: Analysis) -> Surface:
     """The fitted loss over N and tokens, all of them different; patch and context as in the best run."""
     report, law = analysis.report, analysis.fit.law
-    first = report["optimum"][0]
-    per_unit = first["tokens"]["value"] / first[report["data"]]["value"]
 
     def loss(params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        best = next(o for o in report["optimum"] if o["params"]["value"])
+        per_unit = best["tokens"]["value"] / best[report["data"]]["value"]
         data = tokens.ravel() / per_unit
         columns = {"params": params.ravel(), report["data"]: data, "unique_tokens": data, **report["cost"]["at"]}
         return analysis.fit.predict({name: columns[name] for name in law.columns}).reshape(params.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,10 +175,12 @@ def _file(path: Path) -> Runs:
         raise UserError(f"{path} ends with {suffix or 'no extension'}; expected a sweep folder, a .csv or a .parquet file")
     try:
         if suffix == ".csv":  # as text: an empty cell drops a run, "nan" is a mistake
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header: which cell is which?
+                frame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False)
         else:
             frame = pd.read_parquet(path, dtype_backend="pyarrow")
-    except (ValueError, OSError, UnicodeError) as error:  # pandas' and Arrow's own errors are of these
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:  # pandas' and Arrow's own errors are of the first two
         raise UserError(f"{path} cannot be read as {suffix[1:]}: {str(error).splitlines()[0]}") from None
     frame.columns = [str(name).strip() for name in frame.columns]
     for name in NEEDED:

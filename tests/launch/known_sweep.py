@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -44,10 +43,10 @@ def isoflop_csv(path: Path, noise: float = 0.0, budgets: int = 4, hold_out: bool
     return path
 
 
-def planned(folder: Path, noise: float = 0.003, report: dict[str, Any] | None = None) -> Table:
+def planned(folder: Path, noise: float = 0.003) -> Table:
     """A sweep of 3 isoFLOP lines, with seeds and a hold-out, whose runs have results; the third has diverged, the fourth was begun
     twice."""
-    base = settings([make_corpus(folder)], folder / "x") | {"report": report or {"mlflow": False}}
+    base = settings([make_corpus(folder)], folder / "x") | {"report": {"mlflow": True, "experiment": "laws"}}
     del base["run"]
     config = {
         "sweep": str(folder / "sweep"),

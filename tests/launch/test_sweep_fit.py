@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from known_sweep import TRUTH, isoflop_csv, planned
+from known_sweep import TRUTH, isoflop_csv
 
 from scigpt.errors import UserError
 from scigpt.launch.sweep.fit import fit
+from scigpt.launch.sweep.table import Table
 from scigpt.scaling.cost import Cost
 
 KEYS = {
@@ -22,7 +23,7 @@ KEYS = {
 
 def found(capsys: pytest.CaptureFixture[str], path: Path, **options: Any) -> dict[str, Any]:
     capsys.readouterr()
-    fit(path, json=True, resamples=200, **options)
+    fit(path, json=True, resamples=50, **options)
     return json.loads(capsys.readouterr().out)
 
 
@@ -41,7 +42,7 @@ def test_a_foreign_csv_gives_the_law_and_what_budgets_should_buy(tmp_path: Path,
 
 
 def test_the_text_holds_parameters_optima_and_what_was_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fit(isoflop_csv(tmp_path / "runs.csv", noise=0.003), flops="1e21", resamples=200, form="chinchilla")
+    fit(isoflop_csv(tmp_path / "runs.csv", noise=0.003), flops="1e21", resamples=50, form="chinchilla")
     out = capsys.readouterr().out
     for name in TRUTH:
         assert any(line.split()[:1] == [name] for line in out.splitlines())
@@ -52,8 +53,8 @@ def test_the_text_holds_parameters_optima_and_what_was_dropped(tmp_path: Path, c
     assert "warning: compute spans" in out
 
 
-def test_a_sweep_is_fitted_from_its_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = planned(tmp_path)
+def test_a_sweep_is_fitted_from_its_results(known_sweep: Table, capsys: pytest.CaptureFixture[str]) -> None:
+    table = known_sweep
     whole = found(capsys, table.folder, form="chinchilla")
     assert whole["count"] == "total"
     assert whole["points"] == sum(r.fitted for r in table.rows) - 1

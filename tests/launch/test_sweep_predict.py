@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from known_sweep import TRUTH, isoflop_csv, planned
+from known_sweep import TRUTH, isoflop_csv
 
 from scigpt.data.corpus import Corpus
 from scigpt.data.mixture import Mixture
 from scigpt.errors import UserError
 from scigpt.launch.sweep.predict import predict
+from scigpt.launch.sweep.table import Table
 from scigpt.model.backbone import Vocabulary
 from scigpt.scaling.cost import Cost
 from scigpt.train.account import account
@@ -52,8 +53,8 @@ def test_far_beyond_the_runs_it_warns(tmp_path: Path, capsys: pytest.CaptureFixt
     assert far["loss"]["high"] / far["loss"]["low"] > near["loss"]["high"] / near["loss"]["low"]
 
 
-def test_the_configuration_has_the_size_and_reads_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = planned(tmp_path)
+def test_the_configuration_has_the_size_and_reads_the_data(known_sweep: Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = known_sweep
     told = found(capsys, table.folder, flops=1e13, out=tmp_path / "next.yaml")
     config = load(tmp_path / "next.yaml")
     corpora = [Corpus.open(c.path) for c in config.data.corpora]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from known_sweep import FAULT, isoflop_csv, planned
+from known_sweep import FAULT, isoflop_csv
 from PIL import Image
 
 from scigpt.launch.sweep.mlflow import log_sweep
@@ -24,7 +24,7 @@ PICTURES = {"isoflop", "frontier", "contour", "residuals", "held-out", "saturati
 
 def told(capsys: pytest.CaptureFixture[str], path: Path) -> dict[str, Any]:
     capsys.readouterr()
-    report(path, form="chinchilla", resamples=100, json=True)
+    report(path, form="chinchilla", resamples=50, json=True)
     return json.loads(capsys.readouterr().out)
 
 
@@ -52,11 +52,10 @@ def test_the_page_of_a_csv_needs_no_other_file(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Table:
+def sweep(known_sweep: Table) -> Table:
     """With a report, told to MLflow."""
-    table = planned(tmp_path_factory.mktemp("swept"), report={"mlflow": True, "experiment": "laws"})
-    report(table.folder, form="chinchilla", resamples=50, json=True)
-    return table
+    report(known_sweep.folder, form="chinchilla", resamples=50, json=True)
+    return known_sweep
 
 
 def retold(table: Table) -> None:

@@ -95,6 +95,21 @@ def test_whole_trunks_are_drawn() -> None:
     assert wide["together"] > 1.2 * wide["apart"]
 
 
+def test_one_group_has_no_interval() -> None:
+    runs = table(isoflop(), noise=NOISE, group=["trunk"] * 35)
+    with pytest.raises(UserError, match="all 35 runs are of one group"):
+        bootstrap(fit(CHINCHILLA, runs), 10)
+
+
+def test_a_fit_that_creeps_says_so() -> None:
+    """With a scatter of 10 % a steeper N term and a higher floor are as good as any."""
+    found = fit(CHINCHILLA, table(isoflop(), noise=0.1, seed=3))
+    assert not found.converged
+    assert "creeping" in found.warnings[-1]
+    low, high = bootstrap(found, 200).intervals()["alpha"]
+    assert high > 3 * low
+
+
 def test_the_same_draws_every_time() -> None:
     found = fit(CHINCHILLA, table(isoflop(), noise=NOISE))
     assert (bootstrap(found, 50).theta == bootstrap(found, 50).theta).all()

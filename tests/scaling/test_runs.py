@@ -1,10 +1,10 @@
-"""Tables of runs: what is read from CSV, Parquet and a sweep's folder, and one sentence for whatever cannot be."""
+"""A table of runs is read from a sweep and from files, and what is wrong with it is said in one sentence."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,108 +13,150 @@ import pytest
 from scigpt.errors import UserError
 from scigpt.scaling.runs import Runs
 
-ROWS = {"params": [1e6, 2e6, 4e6], "tokens": [1e8, 2e8, 1e8], "loss": [3.0, 2.5, 2.4]}
+HEADER = "params,tokens,loss"
 
 
-def csv(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
+def csv(folder: Path, *lines: str) -> Path:
+    file = folder / "runs.csv"
+    file.write_text("\n".join(lines) + "\n")
+    return file
 
 
 def test_csv_and_parquet_are_the_same_table(tmp_path: Path) -> None:
-    frame = pd.DataFrame(ROWS | {"flops": [1e15, 2e15, 3e15], "group": ["a", "a", "b"], "machine": ["x", "y", "z"]})
-    frame.to_csv(tmp_path / "runs.csv", index=False)
+    lines = ["id,params,tokens,loss,flops,group,role,width", "a,1e6,2e7,3.5,1.2e14,t1,grid,64", "b,2e6,2e7,3.25,2.4e14,t1,hold-out,128"]
+    text = Runs.read(csv(tmp_path, *lines))
+    frame = pd.DataFrame({
+        "id": ["a", "b"], "params": [1_000_000, 2_000_000], "tokens": [2e7, 2e7], "loss": [3.5, 3.25],
+        "flops": [1.2e14, 2.4e14], "group": ["t1", "t1"], "role": ["grid", "hold-out"], "width": [64, 128],
+    })  # fmt: skip
     frame.to_parquet(tmp_path / "runs.parquet")
-    one, two = Runs.read(tmp_path / "runs.csv"), Runs.read(tmp_path / "runs.parquet")
-    for runs in (one, two):
-        assert {name: values.tolist() for name, values in runs.columns.items()} == {n: list(frame[n]) for n in (*ROWS, "flops")}
-        assert runs.clusters[0] == runs.clusters[1] != runs.clusters[2]
-        assert runs.ignored == ("machine",)
-        assert runs.count is None
-    assert one.ids == ("line 2", "line 3", "line 4")
+    binary = Runs.read(tmp_path / "runs.parquet")
+    for runs in (text, binary):
+        assert (runs.ids, runs.roles, runs.ignored, runs.groups) == (("a", "b"), ("grid", "hold-out"), ("width",), 1)
+        assert {name: list(values) for name, values in runs.columns.items()} == {
+            "params": [1e6, 2e6], "tokens": [2e7, 2e7], "loss": [3.5, 3.25], "flops": [1.2e14, 2.4e14],
+        }  # fmt: skip
+        assert runs.fitted().ids == ("a",)
+        assert runs.held_out().ids == ("b",)
 
 
-def test_roles(tmp_path: Path) -> None:
-    """A hold-out is kept out of the fit, a probe out of the table, a run without a loss is dropped with its reason."""
-    text = "id,params,tokens,loss,role\na,1e6,1e8,3,grid\nb,2e6,1e8,2.8,hold-out\nc,1e6,1e8,9,lr-probe\nd,3e6,1e8,,\ne,3e6,1e8,2.7,\n"
-    runs = Runs.read(csv(tmp_path / "runs.csv", text))
-    assert runs.ids == ("a", "b", "e")
-    assert (runs.fitted().ids, runs.held_out().ids) == (("a", "e"), ("b",))
-    reasons = {d["row"]: d["reason"] for d in runs.dropped}
-    assert reasons == {"c": "a learning-rate probe is not trained at the rate of the sweep", "d": "it has no loss"}
+def test_runs_without_a_loss_and_probes_are_dropped_with_a_reason(tmp_path: Path) -> None:
+    lines = [HEADER + ",role", "1e6,2e7,3.5,", "2e6,2e7,,grid", "3e6,2e7,3.1,lr-probe"]
+    for file in (csv(tmp_path, *lines), tmp_path / "runs.parquet"):
+        if file.suffix == ".parquet":
+            frame = {"params": [1e6, 2e6, 3e6], "tokens": [2e7] * 3, "loss": [3.5, None, 3.1], "role": [None, "grid", "lr-probe"]}
+            pd.DataFrame(frame).convert_dtypes().to_parquet(file)
+        runs = Runs.read(file)
+        assert len(runs) == 1
+        assert runs.roles == ("grid",)
+        first, second = runs.dropped
+        assert first["reason"] == "it has no loss"
+        assert "learning-rate probe" in second["reason"]
+    assert Runs.read(csv(tmp_path, *lines)).dropped[0]["row"] == "line 3"
 
 
-def test_seeds_give_the_noise(tmp_path: Path) -> None:
-    losses = [2.0, 2.02, 1.98, 3.0, 3.03]
-    runs = Runs.of(loss=losses, params=[1e6] * 3 + [2e6] * 2, tokens=[1e8] * 5)
-    logs = np.log(losses)
-    pooled = math.sqrt((np.var(logs[:3]) * 3 + np.var(logs[3:]) * 2) / 3)
-    assert runs.seed_sigma() == pytest.approx(pooled)
-    assert Runs.of(**ROWS).seed_sigma() is None
+def test_runs_without_a_group_stand_alone(tmp_path: Path) -> None:
+    runs = Runs.read(csv(tmp_path, HEADER + ",group", "1,1,1,t1", "1,1,1,", "1,1,1,t1", "1,1,1,"))
+    assert runs.groups == 3
+    assert runs.clusters[0] == runs.clusters[2]
+    assert runs.select(np.array([0, 2])).groups == 1
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("lines", "said"),
     [
-        ("parameters,tokens,loss\n1,1,1\n", "has no column 'params'; rename 'parameters' if that is it"),
-        ("params,tokens,loss\n1e6,1e8,-2\n", r"loss is -2 in run line 2; expected a positive number"),
-        ("params,tokens,loss\n1e6,1e8,nan\n", r"loss is nan in run line 2; expected a positive number"),
-        ("params,tokens,loss\n1e6,1e8,0\n1e6,1e8,0\n", r"loss is 0 in run line 2 \(and in 1 more\); expected a positive number"),
-        ("params,tokens,loss\n1e6,1e8,much\n", "loss is 'much' in line 2; expected a positive number in every run"),
-        ("params,tokens,loss\n,1e8,2\n", "params is empty in line 2; expected a positive number in every run"),
-        ("params,tokens,loss,role\n1e6,1e8,2,holdout\n", "the role 'holdout' of run line 2 is unknown; did you mean hold-out?"),
-        ("params,tokens,loss\n1e6,1e8,\n", "has no run with a loss; line 2: it has no loss"),
-        ("", "cannot be read as csv"),
+        (["params,tokens,val_loss", "1,1,1"], "has no column 'loss'; rename 'val_loss' if that is it"),
+        (["Params,tokens,loss", "1,1,1"], "has no column 'params'; rename 'Params' if that is it"),
+        (["a,tokens,loss", "1,1,1"], "has no column 'params'; it has 'a', 'tokens', 'loss'"),
+        ([HEADER, "1,1,2", "1,1,0", "1,1,-1"], r"loss is 0 in run line 3 \(and in 1 more\); expected a positive number; leave the cell"),
+        ([HEADER, "1,1,nan"], "loss is nan in run line 2"),
+        ([HEADER, "1,inf,2"], "tokens is inf in run line 2; expected a positive number$"),
+        ([HEADER, "-7,1,2"], "params is -7 in run line 2"),
+        ([HEADER, "7M,1,2"], "params is '7M' in line 2; expected a positive number in every run"),
+        ([HEADER, ",1,2"], "params is empty in line 2"),
+        ([HEADER + ",flops", "1,1,2,5", "1,1,2,"], "flops is empty in line 3"),
+        ([HEADER + ",role", "1,1,2,holdout"], "the role 'holdout' of run line 2 is unknown; did you mean hold-out?"),
+        ([HEADER], "has no run with a loss$"),
+        ([HEADER, "1,1,", "1,2,"], r"has no run with a loss; line 2: it has no loss \(and in 1 more\)"),
+        ([HEADER, "1,1,2,3,4"], "cannot be read as csv"),
+        ([""], "cannot be read as csv"),
     ],
 )
-def test_bad_files(tmp_path: Path, text: str, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
-        Runs.read(csv(tmp_path / "runs.csv", text))
+def test_what_is_wrong_is_said(tmp_path: Path, lines: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        Runs.read(csv(tmp_path, *lines))
+    assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_table(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no table.json; expected a sweep folder, a .csv or a .parquet file"):
-        Runs.read(tmp_path)
-    with pytest.raises(UserError, match="does not exist"):
+def test_files_that_are_no_tables(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist; expected a sweep folder"):
         Runs.read(tmp_path / "none.csv")
-    with pytest.raises(UserError, match=r"ends with .txt; expected a sweep folder"):
-        Runs.read(csv(tmp_path / "runs.txt", "params,tokens,loss\n"))
-    with pytest.raises(UserError, match="cannot be read as parquet"):
-        Runs.read(csv(tmp_path / "runs.parquet", "no parquet"))
+    with pytest.raises(UserError, match=r"has no table\.json"):
+        Runs.read(tmp_path)
+    (tmp_path / "runs.xlsx").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"ends with .xlsx; expected"):
+        Runs.read(tmp_path / "runs.xlsx")
+    for name in ("runs.parquet", "runs.csv"):
+        (tmp_path / name).write_bytes(b"\xff\xfe\x00 no table\n\x80")
+        with pytest.raises(UserError, match=r"cannot be read as|has no column"):
+            Runs.read(tmp_path / name)
+    (tmp_path / "table.json").write_text("{")
+    with pytest.raises(UserError, match=r"table.json cannot be read"):
+        Runs.read(tmp_path)
 
 
-def row(name: str, role: str, **more: object) -> dict[str, object]:
-    config = {"data": {"patch": 8, "frames": 6}, "optim": {"decay": 0.2}}
-    return {"id": name, "role": role, "group": more.pop("group", name), "axes": {}, "steps": 100, "config": config, **more}
+def test_columns_of_other_lengths() -> None:
+    with pytest.raises(UserError, match="column params has 2 rows and loss has 3"):
+        Runs.of(loss=[1, 2, 3], params=[1, 2])
 
 
-def result(score: float, step: int = 100, status: str = "finished") -> dict[str, object]:
-    data = {"samples": 400, "tokens": 8000, "values": 1, "unique_samples": 100, "epochs": 4.0}
-    return {
-        "status": status, "step": step, "score": score, "data": data, "flops": {"total": 1e12, "backbone": 9e11},
-        "parameters": {"backbone": 700, "embedding": 200, "head": 100, "total": 1000},
+def test_seed_sigma_is_pooled_over_cells() -> None:
+    assert Runs.of(loss=[1, 2, 3], params=[1, 2, 3], tokens=[1, 1, 1]).seed_sigma() is None
+    first, second = np.array([1.0, 1.01, 0.99]), np.array([2.0, 2.02])
+    tokens = [5e6, 5e6 * 1.001, 5e6 * 0.999, 7e6, 7e6, 7e6]  # other seeds draw other windows
+    runs = Runs.of(loss=[*first, *second, 4.0], params=[1e5] * 3 + [2e5] * 2 + [4e5], tokens=tokens)
+    by_hand = np.sqrt((2 * np.log(first).var(ddof=1) + np.log(second).var(ddof=1)) / 3)
+    assert runs.seed_sigma() == pytest.approx(by_hand, rel=1e-12)
+
+
+def sweep(folder: Path) -> None:
+    """Seven rows: finished, diverged, under way, not begun, a probe, a trunk at constant rate, a hold-out."""
+    rows: list[dict[str, Any]] = []
+    roles = ["grid", "grid", "grid", "grid", "lr-probe", "trunk", "hold-out"]
+    for number, role in enumerate(roles):
+        config = {"data": {"patch": 8, "frames": 4}, "optim": {"decay": 0.0 if role == "trunk" else 0.2}}
+        axes = {"patch": 4} if number == 0 else {}
+        rows.append({"id": f"row{number}", "role": role, "group": f"g{number // 2}", "steps": 10, "config": config, "axes": axes})
+        if number == 3:
+            continue
+        result = {
+            "status": "diverged" if number == 1 else "finished",
+            "step": 6 if number in (1, 2) else 10,
+            "score": None if number == 1 else 0.5 + number,
+            "parameters": {"total": 1000, "backbone": 700},
+            "data": {"samples": 20, "tokens": 640, "unique_samples": 5},
+            "flops": {"total": 4_000_000, "backbone": 3_000_000},
+        }
+        run = folder / "runs" / f"row{number}"
+        run.mkdir(parents=True)
+        (run / "result.json").write_text(json.dumps(result))
+    (folder / "table.json").write_text(json.dumps({"rows": rows}))
+
+
+@pytest.mark.parametrize("name", ["", "table.json"])
+def test_a_sweep_joins_its_table_with_the_results(tmp_path: Path, name: str) -> None:
+    sweep(tmp_path)
+    runs = Runs.read(tmp_path / name)
+    assert (runs.ids, runs.roles, runs.count) == (("row0", "row6"), ("grid", "hold-out"), "total")
+    assert {key: list(values) for key, values in runs.columns.items()} == {
+        "params": [1000, 1000], "tokens": [640, 640], "loss": [0.5, 6.5], "flops": [4e6, 4e6], "unique_tokens": [160, 160],
+        "patch": [4, 8], "context": [4, 4], "samples": [20, 20],
     }  # fmt: skip
-
-
-def test_a_sweep_is_its_table_and_its_results(tmp_path: Path) -> None:
-    rows = [
-        row("a", "trunk"), row("b", "anneal", group="a"), row("c", "hold-out"), row("d", "lr-probe"), row("e", "grid"), row("f", "grid"),
-        row("g", "grid", axes={"patch": 4}),
-    ]  # fmt: skip
-    (tmp_path / "table.json").write_text(json.dumps({"rows": rows}))
-    for name, found in {
-        "a": result(0.5), "b": result(0.4), "c": result(0.2), "d": result(9.0), "e": result(0.1, 40, "diverged"), "g": result(0.3),
-    }.items():  # fmt: skip
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "result.json").write_text(json.dumps(found))
-    runs = Runs.read(tmp_path, "backbone")
-    assert runs.ids == ("a", "b", "c", "g")
-    assert runs.clusters[0] == runs.clusters[1] != runs.clusters[2]
-    assert runs["params"].tolist() == [700.0] * 4
-    assert Runs.read(tmp_path / "table.json")["params"].tolist() == [1000.0] * 4
-    assert runs["unique_tokens"].tolist() == [2000.0] * 4
-    assert runs["patch"].tolist() == [8, 8, 8, 4]
-    reasons = {d["row"]: d["reason"] for d in runs.dropped}
-    assert reasons["e"] == "it diverged at step 40"
-    assert reasons["f"] == "it is not finished"
-    assert "learning-rate probe" in reasons["d"]
+    assert {d["row"]: d["reason"] for d in runs.dropped} == {
+        "row1": "it diverged at step 6",
+        "row2": "it is not finished: step 6 of 10",
+        "row3": "it is not finished",
+        "row4": "a learning-rate probe is not trained at the rate of the sweep",
+        "row5": "a trunk ends before its learning rate falls: its loss is not comparable with that of its branches",
+    }
+    assert list(Runs.read(tmp_path, "backbone")["params"]) == [700, 700]
