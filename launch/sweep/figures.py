@@ -89,35 +89,45 @@ def _figures(analysis: Mapping[str, Any], surface: Surface) -> Iterator[tuple[Fi
 
 
 def isoflop_figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
-    figure = new_figure(7.2, 4.4, "Loss at equal compute")
-    axes = figure.subplots()
+    """A panel for each patch and context that the lines have."""
     budgets = sorted({line["flops"] for line in lines})
     shades = dict(zip(budgets, _shades(len(budgets)), strict=True))
+    cells: dict[str, list[Mapping[str, Any]]] = {}
     for line in lines:
-        colour = shades[line["flops"]]
-        points = np.array(sorted(line["points"]), np.float64)
-        x, y = _means(np.log(points[:, 0]), points[:, 1])
-        axes.plot(points[:, 0], points[:, 1], "o", color=colour, ms=3.8, zorder=3)
-        if x.size > 2:
-            fine = np.linspace(x[0], x[-1], 200)
-            axes.plot(np.exp(fine), Akima1DInterpolator(x, y)(fine), color=colour, lw=1.3, zorder=2)
-        best = line["minimum"]
-        if best is not None:
-            _cross(axes, best["params"], best["loss"], RED, zorder=4)
-        cell = [f"{name} {line[name]:g}" for name in ("patch", "context") if name in line]
-        label = ", ".join([_power_of_ten(line["flops"]), *cell])
-        axes.annotate(
-            label, (points[0, 0], points[0, 1]), (-6, 0), textcoords="offset points", fontsize=SMALL, color=colour, ha="right", va="center"
-        )
-    plain(axes, "loss")
-    axes.set_xlabel("parameters N", fontsize=8)
-    _log(axes.xaxis, engineering=True)
-    _maybe_log(axes.yaxis)
-    low, high = axes.get_xlim()
-    axes.set_xlim(low / (high / low) ** 0.12, high)  # room for the budgets
+        cells.setdefault(", ".join(f"{name} {line[name]:g}" for name in ("patch", "context") if name in line), []).append(line)
+    columns = min(3, len(cells))
+    rows = math.ceil(len(cells) / columns)
+    figure = new_figure(max(7.2, 3.6 * columns), 4.4 if rows == 1 else 3.2 * rows + 0.6, "Loss at equal compute")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).reshape(-1)
+    for axes in grid[len(cells) :]:
+        axes.set_visible(False)
+    for i, (axes, (cell, some)) in enumerate(zip(grid, cells.items(), strict=False)):
+        for line in some:
+            _isoflop_line(axes, line, shades[line["flops"]])
+        plain(axes, "loss" if i % columns == 0 else "")
+        axes.set_xlabel("parameters N", fontsize=8)
+        if cell:
+            titled(axes, cell)
+    _log(grid[0].xaxis, engineering=True)
+    _maybe_log(grid[0].yaxis)
+    low, high = grid[0].get_xlim()
+    grid[0].set_xlim(low / (high / low) ** (0.12 * columns), high)  # room for the budgets
     handles = [Line2D([], [], marker="o", color=INK, lw=1.3, ms=3.8), Line2D([], [], marker="D", color=RED, lw=1, ms=5)]
-    axes.legend(handles, ["runs, FLOPs beside", "minimum, 95 %"], fontsize=SMALL, frameon=False, loc="upper right")
+    figure.legend(handles, ["runs, FLOPs beside", "minimum, 95 %"], fontsize=8, frameon=False, ncols=2, loc="outside lower center")
     return figure
+
+
+def _isoflop_line(axes: Axes, line: Mapping[str, Any], colour: Any) -> None:
+    points = np.array(sorted(line["points"]), np.float64)
+    x, y = _means(np.log(points[:, 0]), points[:, 1])
+    axes.plot(points[:, 0], points[:, 1], "o", color=colour, ms=3.8, zorder=3)
+    if x.size > 2:
+        fine = np.linspace(x[0], x[-1], 200)
+        axes.plot(np.exp(fine), Akima1DInterpolator(x, y)(fine), color=colour, lw=1.3, zorder=2)
+    if line["minimum"] is not None:
+        _cross(axes, line["minimum"]["params"], line["minimum"]["loss"], RED, zorder=4)
+    beside = {"textcoords": "offset points", "fontsize": SMALL, "color": colour, "ha": "right", "va": "center"}
+    axes.annotate(_power_of_ten(line["flops"]), (points[0, 0], points[0, 1]), (-6, 0), **beside)
 
 
 def frontier_figure(analysis: Mapping[str, Any]) -> Figure:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 Part = int | str
 
@@ -30,6 +33,8 @@ def generator(*parts: Part) -> np.random.Generator:
 
 def torch_generator(*parts: Part, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator that belongs to `parts` alone."""
+    import torch  # seconds, which those that need no tensors are spared
+
     return torch.Generator(device).manual_seed(key(*parts) >> 1)
 
 

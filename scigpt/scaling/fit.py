@@ -17,6 +17,7 @@ from itertools import combinations
 
 import numpy as np
 
+from scigpt.data.keyed import generator
 from scigpt.errors import UserError
 from scigpt.scaling.laws import Columns, Law
 from scigpt.scaling.runs import Runs
@@ -322,8 +323,6 @@ def bootstrap(fit: Fit, resamples: int = RESAMPLES, seed: int = 0) -> Bootstrap:
     Raises:
         UserError: all runs are of one group.
     """
-    from scigpt.data.keyed import generator  # brings torch, which nothing else here needs
-
     clusters, place = np.unique(fit.runs.clusters, return_inverse=True)
     count = clusters.size
     if count < 2:
