@@ -11,7 +11,7 @@ from typing import Any
 
 from scigpt.data.files import dump_json, load_json, write_bytes
 from scigpt.launch.sweep.table import CONFIG, RUNS, Row, Table
-from scigpt.train.report import _NAME, FILE, ReportConfig, _client
+from scigpt.train.report import FILE, NOT_IN_NAMES, ReportConfig, connect
 
 PARENT = "scigpt.sweep"
 _PARENT_RUN = "mlflow.parentRunId"
@@ -44,7 +44,7 @@ class _Store:
     """An experiment of the sweep's name in a tracking store, and the MLflow runs of its rows."""
 
     def __init__(self, table: Table, config: ReportConfig, uri: str) -> None:
-        self.table, self.uri, self.client = table, uri, _client(uri)
+        self.table, self.uri, self.client = table, uri, connect(uri)
         self.file = table.folder / FILE
         known = load_json(self.file, "the MLflow runs of a sweep") if self.file.exists() else {}
         self.known: dict[str, str] = known["runs"] if known.get("tracking_uri") == uri else {}
@@ -67,7 +67,7 @@ class _Store:
             result = load_json(file, "the result of a run")
             run, new = self._run(row.id, row.name, parent)
             if new:
-                parameters = [Param(_NAME.sub("_", k), str(v)[:500]) for k, v in _parameters(row).items()]
+                parameters = [Param(NOT_IN_NAMES.sub("_", k), str(v)[:500]) for k, v in _parameters(row).items()]
                 self.client.log_batch(run, params=parameters, tags=tags)
             self._metrics(run, _scores(result), result["step"])
             self.client.set_terminated(run, "FINISHED" if result["status"] == "finished" else "FAILED")
@@ -89,7 +89,7 @@ class _Store:
 
         now = int(time.time() * 1000)
         known = {k: float(v) for k, v in values.items() if v is not None and math.isfinite(v)}
-        self.client.log_batch(run, metrics=[Metric(_NAME.sub("_", k), v, now, step) for k, v in known.items()])
+        self.client.log_batch(run, metrics=[Metric(NOT_IN_NAMES.sub("_", k), v, now, step) for k, v in known.items()])
 
 
 def _parameters(row: Row) -> dict[str, Any]:

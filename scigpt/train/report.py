@@ -26,7 +26,7 @@ _PATIENCE = 15.0
 _WAITING = 1000
 """Batches of metrics that wait for a slow store; later ones are dropped."""
 
-_NAME = re.compile(r"[^A-Za-z0-9_./ -]")
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_./ -]")
 """What MLflow does not take in a name."""
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -106,7 +106,7 @@ class Mlflow:
         metrics |= {"data_wait_share": line["data_wait"] / seconds, "skipped": float(line["skipped"])}
         metrics |= {f"validation/{c}/{name}": v for c, scores in line.get("validation", {}).items() for name, v in scores.items()}
         metrics |= {f"loss/{c}/{name}": v for c, losses in line.get("variables", {}).items() for name, v in losses.items()}
-        known = {_NAME.sub("_", name): value for name, value in metrics.items() if value is not None}
+        known = {NOT_IN_NAMES.sub("_", name): value for name, value in metrics.items() if value is not None}
         self._pending.append((line["step"], int(time.time() * 1000), known))
 
     def flush(self) -> None:
@@ -153,7 +153,7 @@ class Mlflow:
         """Find or make the run; tried again with every batch until it works."""
         if self._client is not None:
             return
-        client = _client(self.uri)
+        client = connect(self.uri)
         from mlflow.entities import Param, RunTag
 
         file = self._run / FILE
@@ -166,7 +166,7 @@ class Mlflow:
             artifacts = (self._run.resolve().parent / "mlartifacts").as_uri() if self._config.tracking_uri is None else None
             number = experiment.experiment_id if experiment else client.create_experiment(self._config.experiment, artifacts)
             self._id = client.create_run(number, run_name=self._run.name).info.run_id
-            parameters = [Param(_NAME.sub("_", k), str(v)[:500]) for k, v in self._parameters.items()]
+            parameters = [Param(NOT_IN_NAMES.sub("_", k), str(v)[:500]) for k, v in self._parameters.items()]
             for i in range(0, len(parameters), 100):
                 client.log_batch(self._id, params=parameters[i : i + 100], tags=[RunTag("scigpt.run", str(self._run.resolve()))])
             write_bytes(file, dump_json({"tracking_uri": self.uri, "experiment": self._config.experiment, "run_id": self._id}))
@@ -189,11 +189,11 @@ def log_evaluation(config: ReportConfig, run: Path, scores: Mapping[str, float],
         known = load_json(file, "the MLflow run of a run") if file.exists() else {}
         if known.get("tracking_uri") != uri:
             raise LookupError("it has no run that belongs to this one")
-        client = _client(uri)
+        client = connect(uri)
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        metrics = [Metric(_NAME.sub("_", name), value, now, step) for name, value in scores.items()]
+        metrics = [Metric(NOT_IN_NAMES.sub("_", name), value, now, step) for name, value in scores.items()]
         for i in range(0, len(metrics), 1000):
             client.log_batch(known["run_id"], metrics=metrics[i : i + 1000])
         client.log_artifacts(known["run_id"], str(card), card.name)
@@ -206,7 +206,7 @@ def _uri(config: ReportConfig, run: Path) -> str:
     return config.tracking_uri or f"sqlite:///{run.resolve().parent / 'mlflow.db'}"
 
 
-def _client(uri: str | None) -> Any:
+def connect(uri: str | None) -> Any:
     """A client, with MLflow kept quiet and impatient; importing it takes seconds."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
