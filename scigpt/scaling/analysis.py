@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from scigpt.data.keyed import generator
 from scigpt.errors import UserError
 from scigpt.scaling.cost import Cost
 from scigpt.scaling.fit import DELTA, LEVEL, Bootstrap, Fit, bootstrap, fit, interval
@@ -150,7 +151,7 @@ def analyse(
         "envelope": _envelope(fitted),
         "frontier": _frontier(minima),
         "models": [_model(t, law) for t in tried],
-        "held_out": _held_out(boot, runs.held_out(), sigma, seed),
+        "held_out": _held_out(boot, runs.held_out(), max(sigma, found.sigma), seed),
         "held_out_by_compute": [_ahead(a) for a in ahead],
         "residuals": _residuals(found),
         "diagnostics": {"correlations": correlations(found, data), "condition": condition(found), "converged": boot.converged},
@@ -248,8 +249,6 @@ def _isoflop(found: Fit, found_lines: Sequence[Line], resamples: int, seed: int)
     The interval is that of the basic bootstrap: residuals of the law are drawn anew onto the law, the minimum is taken as it was of the
     runs, and its distance from the law's own is what the minimum of the runs may be wrong by.
     """
-    from scigpt.data.keyed import generator  # brings torch, which nothing else here needs
-
     runs = found.runs
     log_loss = np.log(runs["loss"])
     smooth = log_loss - found.residuals
@@ -368,9 +367,7 @@ def _model(tried: Candidate, law: Law) -> JSON:
 
 
 def _held_out(boot: Bootstrap, runs: Runs, sigma: float, seed: int) -> list[JSON]:
-    """Prediction intervals: the fit's uncertainty and the noise of one run."""
-    from scigpt.data.keyed import generator  # brings torch, which nothing else here needs
-
+    """Prediction intervals: the fit's uncertainty, and the scatter of single runs about the law (no less than that of seeds)."""
     if not len(runs):
         return []
     law = boot.fit.law
