@@ -103,7 +103,7 @@ class Trainer:
             if self.resumed:
                 self._resume(self.resumed, model)
             if self.own:
-                sizes, self.branched = self.own.state["journals"], int(self.own.state["branch_step"])
+                sizes, self.branched = self.own.state["journals"], int(self.own.state.get("branch_step", 0))
             elif self.resumed:
                 self.branched = self.step
         whole = self.resumed.model().__getitem__ if self.resumed else Initial(model, config.seed)
