@@ -24,7 +24,8 @@ SWEEP = {
     "min_steps": 20,
     "warmup": 0.1,
     "decay": 0.2,
-    "isoflop": {"top": 1.2e11, "ratio": 3.0, "count": 3, "sizes": 5, "span": 4.0},
+    "ladder": {"aspect": [8, 64]},
+    "isoflop": {"top": 8e10, "ratio": 3.0, "count": 3, "sizes": 5, "span": 4.0},
     "trunks": {"sizes": [7e4, 1.5e5, 3e5], "points": 5, "ratio": 1.6, "steps": 200},
     "seeds": {"cells": 1, "repeats": 2},
     "hold_out": {"ratio": 2.5},
@@ -60,7 +61,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
 def test_a_sweep_from_plan_to_prediction(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
-    answer(tmp_path, "data", "make", "navier-stokes", "--out", "corpora/ns", "resolution=32", "train=96", "valid=8", "test=2", "ood=1")
+    answer(tmp_path, "data", "make", "navier-stokes", "--out", "corpora/ns", "grid=32", "train=96", "valid=8", "test=2", "ood=1")
     plan = answer(tmp_path, "sweep", "plan", "sweep.yaml")
     assert plan["rows"] >= 20
     assert plan["branches"]["share"] <= 0.6
