@@ -28,17 +28,13 @@ from scigpt.scaling.frontier import (
     power,
 )
 from scigpt.scaling.laws import LAWS, Law
-from scigpt.scaling.passes import PASSES
 from scigpt.scaling.runs import Runs
 from scigpt.scaling.saturation import Gain, bounds, verdict
 from scigpt.scaling.select import (
     EVIDENCE,
-    PATCH_CONTEXT,
     Ahead,
     Candidate,
-    aicc,
     best,
-    by_compute,
     candidates,
     compare,
     condition,
@@ -56,7 +52,7 @@ AHEAD = (1.0, 3.0, 10.0, 30.0)
 DELTAS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Of the sensitivity."""
 PLAIN = ("tied", "chinchilla")
-FORMS: dict[str, Law] = {law.name: law for law in (*LAWS.values(), PASSES, PATCH_CONTEXT) if "params" in law.columns}
+FORMS: dict[str, Law] = {law.name: law for law in LAWS.values() if "params" in law.columns}
 """Laws of N and D: what `analyse` fits."""
 
 JSON = dict[str, Any]
@@ -100,16 +96,15 @@ def analyse(
     """
     tried = compare(candidates(runs), runs, delta)
     law = _law(form, runs, tried)
-    found = fit(law, runs, delta)
-    boot = bootstrap(found, resamples, seed)
-    data = "samples" if "samples" in law.columns else "tokens"
     same = next((t for t in tried if t.law.name == law.name), None)
     if same is None:
-        ahead = by_compute(law, runs, delta)
-        same = Candidate(law, found, aicc(found), ahead[-1].error if ahead else None, "asked for")
-        tried.append(same)
-    else:
-        ahead = by_compute(law, runs, delta)
+        same = compare([law], runs, delta)[0]
+        tried.append(replace(same, reason="asked for"))
+    if same.fit is None:
+        raise UserError(same.reason)
+    found = same.fit
+    boot = bootstrap(found, resamples, seed)
+    data = "samples" if "samples" in law.columns else "tokens"
     fitted = found.runs
     spent = flops(fitted)
     seeds = runs.seed_sigma()
@@ -152,7 +147,7 @@ def analyse(
         "frontier": _frontier(minima),
         "models": [_model(t, law) for t in tried],
         "held_out": _held_out(boot, runs.held_out(), max(sigma, found.sigma), seed),
-        "held_out_by_compute": [_ahead(a) for a in ahead],
+        "held_out_by_compute": [_ahead(a) for a in same.ahead],
         "residuals": _residuals(found),
         "diagnostics": {"correlations": correlations(found, data), "condition": condition(found), "converged": boot.converged},
         "warnings": list(dict.fromkeys(warnings)),

@@ -176,7 +176,7 @@ class PowerSum(Law):
 
     def grid(self, logs: Columns) -> np.ndarray:
         many = len(self.exponents)
-        axis = np.geomspace(0.03, 2.0, {1: 96, 2: 24, 3: 13}[many])
+        axis = np.geomspace(0.03, 2.0, {1: 96, 2: 24, 3: 13, 4: 8}[many])
         return np.array(list(product(axis, repeat=many)))
 
     def design(self, shape: np.ndarray, logs: Columns) -> np.ndarray:
@@ -218,6 +218,8 @@ PATCH = PowerSum("patch", (_FLOOR, _MODEL, _DATA, Term("K", (("patch", "kappa", 
 """`chinchilla` and a floor that grows with the patch, `K p^kappa`: what a patch blurs is lost for any model and any data."""
 CONTEXT = PowerSum("context", (_FLOOR, _MODEL, _DATA, Term("K", (("context", "kappa", -1),))))
 """`chinchilla` and a floor that falls with the frames seen, `K T^-kappa`."""
+PATCH_CONTEXT = PowerSum("patch+context", (*PATCH.terms, Term("K_T", (("context", "kappa_T", -1),))))
+"""Both, each with a floor of its own."""
 FRONTIER = PowerSum("frontier", (_FLOOR, Term("K", (("flops", "gamma", -1),))))
 """`L* = E + K C^-gamma` of the best loss per compute."""
 POWER = PowerSum("power", (Term("K", (("flops", "gamma", -1),)),))
@@ -322,6 +324,49 @@ class Repetition(Law):
         return np.concatenate([first, np.stack(logs, 1)], 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Passes(Repetition):
+    """`repetition` without that of excess parameters: `L = E + A N^-alpha + B D'^-beta`, the limit of large R_N. A parameter fewer, for
+    tables too small or too narrow to tell R_N."""
+
+    name: str = "passes"
+    parameters = ("E", "A", "B", "alpha", "beta", "R_D")  # type: ignore[assignment]
+    assumed = 0
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        low, high = Repetition(data=self.data, unique=self.unique).bounds
+        return low[:6], high[:6]
+
+    def evaluate(self, theta: np.ndarray, logs: Columns) -> tuple[np.ndarray, np.ndarray]:
+        e, a, b, alpha, beta, log_d = (theta[:, j, None] for j in range(6))
+        fresh = np.minimum(logs[self.data], logs[self.unique])
+        again, by_r, _ = _worth(logs[self.data] - fresh, log_d)
+        data = fresh + again
+        of_n, of_d = np.exp(-alpha * logs["params"]), np.exp(-beta * data)
+        loss = np.maximum(e + a * of_n + b * of_d, TINY)
+        slopes = [np.ones_like(loss), of_n, of_d, -logs["params"] * a * of_n, -data * b * of_d, -beta * b * of_d * by_r]
+        return np.log(loss), np.stack(slopes, 1) / loss[:, None]
+
+    def grid(self, logs: Columns) -> np.ndarray:
+        exponents = np.geomspace(0.05, 1.5, 11)
+        return np.array(list(product(exponents, exponents, np.log([0.5, 2.0, 8.0, 30.0, 120.0]))))
+
+    def design(self, shape: np.ndarray, logs: Columns) -> np.ndarray:
+        alpha, beta, log_d = (shape[:, j, None] for j in range(3))
+        fresh = np.minimum(logs[self.data], logs[self.unique])
+        data = fresh + _worth(logs[self.data] - fresh, log_d)[0]
+        return np.stack([np.ones_like(data), np.exp(-alpha * logs["params"]), np.exp(-beta * data)], 1)
+
+    def report(self, theta: np.ndarray, reference: Mapping[str, float]) -> dict[str, np.ndarray]:
+        return CHINCHILLA.on({"tokens": self.data}).report(theta[:, :5], reference) | {"R_D": np.exp(theta[:, 5])}
+
+    def theta(self, parameters: Parameters, reference: Mapping[str, float]) -> np.ndarray:
+        first = CHINCHILLA.on({"tokens": self.data}).theta(parameters, reference)
+        last = np.broadcast_to(np.log(np.asarray(parameters["R_D"], np.float64)), len(first))
+        return np.concatenate([first, last[:, None]], 1)
+
+
 def _worth(log_times: np.ndarray, log_r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log of how many times the first pass `exp(log_times)` passes are worth, its derivative by `log_r`, and, with the passes being x / v
     at fixed x, the derivative by log v of log v plus the result."""
@@ -393,6 +438,9 @@ class Broken(Law):
 
 
 REPETITION = Repetition()
+PASSES = Passes()
 BROKEN = Broken()
 
-LAWS: dict[str, Law] = {law.name: law for law in (CHINCHILLA, TIED, REPETITION, PATCH, CONTEXT, FRONTIER, POWER, BROKEN, TRANSFER)}
+LAWS: dict[str, Law] = {
+    law.name: law for law in (CHINCHILLA, TIED, REPETITION, PATCH, CONTEXT, FRONTIER, POWER, BROKEN, TRANSFER, PASSES, PATCH_CONTEXT)
+}

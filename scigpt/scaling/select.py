@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -19,8 +19,7 @@ from scigpt.errors import UserError
 from scigpt.scaling.cost import Cost
 from scigpt.scaling.fit import Bootstrap, Fit, fit
 from scigpt.scaling.frontier import budgets
-from scigpt.scaling.laws import CHINCHILLA, CONTEXT, PATCH, REPETITION, TIED, Law, PowerSum, Term
-from scigpt.scaling.passes import PASSES
+from scigpt.scaling.laws import CHINCHILLA, CONTEXT, PASSES, PATCH, PATCH_CONTEXT, REPETITION, TIED, Law
 from scigpt.scaling.runs import Runs
 
 FEW = 15
@@ -39,8 +38,6 @@ CHANCE = 0.01
 """A correlation of residuals is told where chance gives one as large with less than this probability."""
 STEPS = 6
 """Thresholds of compute in the study of held-out error."""
-
-PATCH_CONTEXT = PowerSum("patch+context", (*PATCH.terms, Term("K_T", (("context", "kappa_T", -1),))))
 
 
 def flops(runs: Runs) -> np.ndarray:
@@ -137,42 +134,47 @@ def by_compute(law: Law, runs: Runs, delta: float) -> list[Ahead]:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A law tried on a table; `fit` is None where it cannot be fitted, and `reason` says why it was or was not taken."""
+    """A law tried on a table; `fit` is None where it cannot be fitted, `ahead` its study by compute, and `reason` says why it was or
+    was not taken."""
 
     law: Law
     fit: Fit | None
     aicc: float | None
-    held_out_error: float | None
+    ahead: tuple[Ahead, ...]
     reason: str
+
+    @property
+    def held_out_error(self) -> float | None:
+        """On the largest budget, fitted below it."""
+        return self.ahead[-1].error if self.ahead else None
 
 
 def compare(laws: Sequence[Law], runs: Runs, delta: float) -> list[Candidate]:
     """Fit each law; the reason tells how its AICc and its error on the largest budget compare with the best."""
-    tried: list[tuple[Law, Fit | None, float | None, float | None, str]] = []
-    for law in laws:
-        try:
-            found = fit(law, runs, delta)
-        except UserError as error:
-            tried.append((law, None, None, None, str(error)))
-            continue
-        ahead = by_compute(law, runs, delta)
-        tried.append((law, found, aicc(found), ahead[-1].error if ahead else None, ""))
-    scores = [t[2] for t in tried if t[2] is not None]
-    best = min(scores) if scores else None
-    result = []
-    for law, found_or_none, score, error_ahead, said in tried:
-        if found_or_none is not None:
-            behind = None if score is None or best is None else score - best
-            if behind is None:
-                said = "too few runs for AICc"
-            elif behind == 0:
-                said = "lowest AICc"
-            else:
-                said = f"AICc {behind:.1f} above the lowest" + ("" if behind > EVIDENCE else ", which is no evidence against it")
-            if error_ahead is not None:
-                said += f"; misses the largest budget by {100 * error_ahead:.2g} % when fitted below it"
-        result.append(Candidate(law, found_or_none, score, error_ahead, said))
-    return result
+    tried = [_try(law, runs, delta) for law in laws]
+    least = min((t.aicc for t in tried if t.aicc is not None), default=None)
+    return [t if t.fit is None else replace(t, reason=_standing(t, least)) for t in tried]
+
+
+def _try(law: Law, runs: Runs, delta: float) -> Candidate:
+    try:
+        found = fit(law, runs, delta)
+    except UserError as error:
+        return Candidate(law, None, None, (), str(error))
+    return Candidate(law, found, aicc(found), tuple(by_compute(law, runs, delta)), "")
+
+
+def _standing(tried: Candidate, least: float | None) -> str:
+    if tried.aicc is None or least is None:
+        said = "too few runs for AICc"
+    elif tried.aicc == least:
+        said = "lowest AICc"
+    else:
+        behind = tried.aicc - least
+        said = f"AICc {behind:.1f} above the lowest" + ("" if behind > EVIDENCE else ", which is no evidence against it")
+    if tried.held_out_error is not None:
+        said += f"; misses the largest budget by {100 * tried.held_out_error:.2g} % when fitted below it"
+    return said
 
 
 def best(tried: Sequence[Candidate]) -> Candidate | None:

@@ -246,7 +246,7 @@ CONTROLS = [
 def judge(runs: Runs, resamples: int = 100) -> Verdict:
     """What `analyse` does for its verdict, without the rest."""
     fits = [fit(law, runs) for law in candidates(runs)]
-    tried = [Candidate(f.law, f, aicc(f), None, "") for f in fits]
+    tried = [Candidate(f.law, f, aicc(f), (), "") for f in fits]
     chosen = best(tried)
     assert chosen is not None
     assert chosen.fit is not None

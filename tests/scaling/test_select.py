@@ -7,8 +7,7 @@ import pytest
 from surfaces import EPOCH, isoflop, table
 
 from scigpt.scaling.fit import bootstrap, fit
-from scigpt.scaling.laws import CHINCHILLA, PATCH, TIED
-from scigpt.scaling.passes import PASSES
+from scigpt.scaling.laws import CHINCHILLA, PASSES, PATCH, TIED
 from scigpt.scaling.runs import Runs
 from scigpt.scaling.select import aicc, best, by_compute, candidates, compare, correlations, huber_deviance, identifiability
 
