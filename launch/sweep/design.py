@@ -19,7 +19,7 @@ from scigpt.launch.sweep.config import LengthsConfig, SweepConfig
 from scigpt.launch.sweep.ladder import Ladder, Shape
 from scigpt.launch.sweep.table import Role, Row, Table, checkpoint_of, code_version, identity
 from scigpt.model.backbone import Vocabulary
-from scigpt.train.account import Account, account
+from scigpt.train.account import Account, account, parameters
 from scigpt.train.config import RunConfig
 from scigpt.train.processes import Place
 
@@ -107,7 +107,7 @@ class Design:
         self.dropped: list[dict[str, str]] = []
         self.warnings: list[str] = []
         self._mixtures: dict[str, Mixture] = {}
-        self._rates: dict[tuple[int, str], tuple[float, float, float]] = {}  # FLOPs outside the blocks and of one, tokens
+        self._rates: dict[tuple[Shape, str], Rate] = {}  # FLOPs outside the blocks and of one, tokens
         self._axes = {name: self._value(name, self.base.data) for name in config.axes.given}
         self._lay_out()
 
@@ -154,7 +154,7 @@ class Design:
             role=cell.role,
             config=replace(cell.config, run=str(run), train=train).to_json(),
             group=parent or key,
-            params=whole.parameters,
+            params=parameters(cell.config.model, self.vocabulary),
             tokens=data.tokens,
             samples=data.samples,
             values=data.values,
@@ -472,20 +472,17 @@ class Design:
         return (cell.steps - (cell.branch_step or 0)) * self._rate(cell.shape, cell.config.data).flops
 
     def _rate(self, shape: Shape, data: DataConfig) -> Rate:
-        key = shape.width, repr(data)
+        key = shape, repr(data)
         if key not in self._rates:
-            groups, mixture = 16 * BLOCK, self._mixture(data, self.base.seed)
-            models = (replace(shape, depth=depth).of(self.base.model) for depth in (1, 2))  # quick to make, and blocks are alike
-            one, two = (account(mixture, m, self.vocabulary, groups, self.base.train.micro_batch) for m in models)
+            groups = 16 * BLOCK
+            whole = account(self._mixture(data, self.base.seed), shape.of(self.base.model), groups, self.base.train.micro_batch)
             step = self.base.train.groups / groups
-            first, more = one.flops["total"], two.flops["total"] - one.flops["total"]
-            self._rates[key] = (first - more) * step, more * step, one.data.tokens * step
-        outside, block, tokens = self._rates[key]
-        return Rate(outside + shape.depth * block, tokens)
+            self._rates[key] = Rate(whole.flops["total"] * step, whole.data.tokens * step)
+        return self._rates[key]
 
     def _account(self, config: RunConfig, steps: int) -> Account:
         mixture = self._mixture(config.data, config.seed)
-        return account(mixture, config.model, self.vocabulary, steps * config.train.groups, config.train.micro_batch)
+        return account(mixture, config.model, steps * config.train.groups, config.train.micro_batch)
 
     def _mixture(self, data: DataConfig, seed: int) -> Mixture:
         key = f"{data!r} {seed}"

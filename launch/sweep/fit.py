@@ -76,13 +76,12 @@ def budgets(text: str | None) -> list[float]:
 
 def largest(runs: Any) -> float:
     """Compute of the largest run that is fitted; 6 N D where the table does not state it."""
-    from scigpt.scaling.cost import Cost
+    from scigpt.scaling.select import flops
 
     fitted = runs.fitted()
     if len(fitted) == 0:
         raise UserError(f"{runs.source} has no run to fit: all are held out or dropped; finish more runs, or give them another role")
-    known = fitted["flops"] if "flops" in fitted else Cost().flops(fitted["params"], fitted["tokens"])
-    return float(known.max())
+    return float(flops(fitted).max())
 
 
 def _text(found: dict[str, Any]) -> str:

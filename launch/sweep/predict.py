@@ -117,7 +117,7 @@ def ready(sweep: Path, out: Path, params: float, tokens: float, at: dict[str, fl
     shape = Ladder(base.model, vocabulary, config.ladder.aspect).nearest(params)
     varied = {name: round(at[key]) for key, name in (("patch", "patch"), ("context", "frames")) if key in at}
     data = replace(base.data, **varied)  # type: ignore[arg-type]
-    whole = account(Mixture(corpora, data, base.seed), shape.of(base.model), vocabulary, 16 * BLOCK)
+    whole = account(Mixture(corpora, data, base.seed), shape.of(base.model), 16 * BLOCK)
     steps = max(1, round(tokens / (whole.data.tokens / (16 * BLOCK) * base.train.groups)))
     train = replace(base.train, steps=steps, keep_steps=[], branch_from=None)
     decay = base.optim.decay if config.decay is None else config.decay

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from scigpt.launch.sweep.figures import Surface
     from scigpt.scaling.analysis import Analysis
-    from scigpt.scaling.runs import Runs
 
 FOLDER, PAGE, ANALYSIS = "report", "index.html", "analysis.json"
 AHEAD = (1.0, 3.0, 10.0, 30.0)
@@ -47,10 +46,11 @@ def report(
     from scigpt.launch.sweep.table import FILE, Table
     from scigpt.scaling.analysis import analyse
     from scigpt.scaling.runs import Runs
+    from scigpt.scaling.select import flops
 
     source = runs.parent if runs.name == FILE else runs
     found, sweep = Runs.read(source, count), Table.read(source) if source.is_dir() else None
-    top, low = largest(found), float(np.min(_flops(found)))
+    top, low = largest(found), float(flops(found).min())
     told = [top * ahead for ahead in AHEAD]
     budgets = sorted({*told, *np.geomspace(low, told[-1], POINTS).tolist()})
     other = Runs.read(source, "backbone" if count == "total" else "total") if sweep else None
@@ -153,12 +153,6 @@ def render(
     return environment.get_template("report.html").render(
         a=analysis, summary=lines, budgets=budgets, pictures=pictures, images=images, cost=cost, form=forms
     )
-
-
-def _flops(runs: Runs) -> np.ndarray:
-    from scigpt.scaling.cost import Cost
-
-    return runs["flops"] if "flops" in runs else Cost().flops(runs["params"], runs["tokens"])
 
 
 def _sentence(text: str) -> str:

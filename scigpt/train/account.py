@@ -43,32 +43,31 @@ class Account:
     """A run after some groups.
 
     Args:
-        parameters: `backbone` (blocks and conditions), `embedding` (tokenizer), `head` and their `total`.
         data: of all corpora.
         corpora: by corpus.
         flops: of training, three times the forward pass, by part (`scigpt.model.sizes.forward_flops`) and in `total`. What activation
             checkpointing computes again is not counted.
     """
 
-    parameters: dict[str, int]
     data: Data
     corpora: dict[str, Data]
     flops: dict[str, int]
 
     def to_json(self) -> dict[str, Any]:
         data = asdict(self.data) | {"corpora": {name: asdict(d) for name, d in self.corpora.items()}}
-        return {"parameters": self.parameters, "data": data, "flops": self.flops}
+        return {"data": data, "flops": self.flops}
 
 
 def parameters(model: ModelConfig, vocabulary: Vocabulary) -> dict[str, int]:
-    """Number of trainable parameters by part and in `total`; no storage is taken."""
+    """Number of trainable parameters: `backbone` (blocks and conditions), `embedding` (tokenizer), `head` and their `total`. No storage is
+    taken."""
     with torch.device("meta"):
         found = parts(SciGPT(model, vocabulary))
     by_part = {"backbone": found["blocks"] + found["conditions"], "embedding": found["tokenizer"], "head": found["head"]}
     return by_part | {"total": sum(by_part.values())}
 
 
-def account(mixture: Mixture, model: ModelConfig, vocabulary: Vocabulary, groups: int, micro_batch: int | None = None) -> Account:
+def account(mixture: Mixture, model: ModelConfig, groups: int, micro_batch: int | None = None) -> Account:
     """Count `groups` groups of a mixture, read by one process in passes of at most `micro_batch` windows.
 
     A pass costs a little whatever its number of windows: with several processes a step has more passes, and a few per mille more FLOPs
@@ -94,4 +93,4 @@ def account(mixture: Mixture, model: ModelConfig, vocabulary: Vocabulary, groups
     samples, unique = sum(d.samples for d in every_one), sum(d.unique_samples for d in every_one)
     whole = Data(samples, sum(d.tokens for d in every_one), sum(d.values for d in every_one), unique, samples / sum(mixture.epoch_windows))
     found = dict(flops)
-    return Account(parameters(model, vocabulary), whole, corpora, {"total": sum(found.values()), **found})
+    return Account(whole, corpora, {"total": sum(found.values()), **found})

@@ -24,7 +24,7 @@ from scigpt.errors import UserError
 from scigpt.model.backbone import SciGPT, Vocabulary
 from scigpt.model.initial import Initial
 from scigpt.train import checkpoint, provenance
-from scigpt.train.account import account
+from scigpt.train.account import account, parameters
 from scigpt.train.checkpoint import Checkpoint
 from scigpt.train.config import RunConfig, flatten
 from scigpt.train.guard import Guard
@@ -343,7 +343,7 @@ class Trainer:
         """Write what the run came to. A divergence is a result too."""
         config, mesh = self.config, self.strategy.mesh
         micro_batch, done, before = config.train.micro_batch, self.step * config.train.groups, self.branched * config.train.groups
-        whole, trunk = (account(self.mixture, config.model, self.vocabulary, g, micro_batch) for g in (done, before))
+        whole, trunk = (account(self.mixture, config.model, g, micro_batch) for g in (done, before))
         lines = (json.loads(line) for line in (self.run / METRICS).read_text().splitlines())
         result = {
             "schema_version": 1,
@@ -353,6 +353,7 @@ class Trainer:
             "loss": number(self.loss),
             "score": self._score(),
             "validation": self.validation,
+            "parameters": parameters(config.model, self.vocabulary),
             **whole.to_json(),
             "own_flops": whole.flops["total"] - trunk.flops["total"],
             "seconds": sum(line["seconds"] for line in lines),

@@ -15,7 +15,6 @@ from scigpt.data.mixture import Mixture
 from scigpt.errors import UserError
 from scigpt.launch.sweep.predict import predict
 from scigpt.launch.sweep.table import Table
-from scigpt.model.backbone import Vocabulary
 from scigpt.scaling.cost import Cost
 from scigpt.train.account import account
 from scigpt.train.config import load
@@ -59,7 +58,7 @@ def test_the_configuration_has_the_size_and_reads_the_data(known_sweep: Table, t
     config = load(tmp_path / "next.yaml")
     corpora = [Corpus.open(c.path) for c in config.data.corpora]
     mixture = Mixture(corpora, config.data, config.seed)
-    real = account(mixture, config.model, Vocabulary.from_corpora(corpora), config.train.steps * config.train.groups)
+    real = account(mixture, config.model, config.train.steps * config.train.groups)
     assert real.parameters["total"] == told["model"]["params"]
     assert abs(math.log(real.parameters["total"] / told["params"]["value"])) < 0.2
     assert real.data.tokens == pytest.approx(told["tokens"]["value"], abs=real.data.tokens / config.train.steps)

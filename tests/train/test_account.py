@@ -51,18 +51,18 @@ def test_data_and_flops_are_those_of_the_batches(corpora: list[Corpus]) -> None:
                 samples, tokens, flops = samples + len(batch), tokens + model.tokens(batch), flops + 3 * model.flops(batch)
                 values += batch.values[:, 1:].numel()
                 model(batch)
-    found = account(order, MODEL, vocabulary, groups, 3)
+    found = account(order, MODEL, groups, 3)
     assert (found.data.samples, found.data.tokens, found.data.values) == (samples, tokens, values)
     assert found.flops["total"] == flops == sum(n for part, n in found.flops.items() if part != "total")
     assert found.flops["total"] == pytest.approx(3 * counter.get_total_flops(), rel=0.03)  # small products weigh more in a toy
-    assert found.parameters["total"] == sum(p.numel() for p in model.parameters())
-    assert found.parameters["head"] == sum(p.numel() for p in model.head.parameters())
-    assert parameters(MODEL, vocabulary) == found.parameters
+    counted = parameters(MODEL, vocabulary)
+    assert counted["total"] == sum(p.numel() for p in model.parameters()) == sum(counted[p] for p in ("backbone", "embedding", "head"))
+    assert counted["head"] == sum(p.numel() for p in model.head.parameters())
 
 
 def test_repeats_are_not_unique(corpora: list[Corpus]) -> None:
     order = mixture(corpora, limit=5)
-    found = account(order, MODEL, Vocabulary.from_corpora(corpora), 400)
+    found = account(order, MODEL, 400)
     seen = {item[:4] for g in range(400) if (group := order.group(g)).corpus == 0 for item in group.items if item.epoch == 0}
     one = found.corpora["one"]
     assert one.unique_samples == len(seen) == order.epoch_windows[0] == 10
