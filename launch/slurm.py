@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import json
 import os
 import re
@@ -168,6 +169,16 @@ def render(
     )
 
 
+def job_name(folder: Path) -> str:
+    """A name for the queue."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", folder.absolute().name)
+
+
+def unfit(*paths: str) -> str | None:
+    """A character in one of the paths that would not survive the batch script; None when all would."""
+    return next((c for c in "".join(paths) if c in "\"'`$\\\n"), None)
+
+
 def template(name: str) -> Template:
     """A batch script to be filled in; `quote` makes a word for the shell of a value."""
     import jinja2
@@ -270,8 +281,13 @@ def newest(run: Path) -> str | None:
 def launches(run: Path) -> list[dict[str, Any]]:
     """The launches of a run's jobs, the oldest first: job, begin, nodes, tasks, the checkpoint at begin and the time of the last step
     before it; and once its steps have ended by themselves, end, code, and what was said of it."""
+    return records(run / FOLDER)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """What was noted in a folder, the oldest first: a record for each `begin`, with all that was noted after it."""
     found: list[dict[str, Any]] = []
-    file = run / FOLDER / LAUNCHES
+    file = folder / LAUNCHES
     for line in file.read_text().splitlines() if file.exists() else ():
         record = json.loads(line)
         if "begin" in record:
@@ -281,9 +297,15 @@ def launches(run: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _note(run: Path, record: dict[str, Any]) -> None:
-    with open(run / FOLDER / LAUNCHES, "ab") as file:
+def note(folder: Path, record: dict[str, Any]) -> None:
+    """Add to the records of a folder."""
+    with open(folder / LAUNCHES, "ab") as file:
         file.write(dump_json(record))
+
+
+def idle(found: Sequence[dict[str, Any]], mark: str, now: str | None) -> int:
+    """How many of the last launches ended and brought nothing: what stands under `mark` is as it is now."""
+    return sum("end" in launch for launch in itertools.takewhile(lambda launch: launch[mark] == now, reversed(found)))
 
 
 def begin(run: Path) -> None:
@@ -292,7 +314,7 @@ def begin(run: Path) -> None:
     metrics, e = run / "metrics.jsonl", os.environ
     seen = metrics.stat().st_mtime if metrics.exists() else None
     about = {"job": e["SLURM_JOB_ID"], "nodes": int(e["SLURM_JOB_NUM_NODES"]), "tasks": int(e["SLURM_NTASKS"])}
-    _note(run, {**about, "begin": time.time(), "checkpoint": newest(run), "last_step": seen})
+    note(run / FOLDER, {**about, "begin": time.time(), "checkpoint": newest(run), "last_step": seen})
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,60 +339,59 @@ def judge(code: int, run: Path, job: str, most: int) -> Verdict:
     if mistake.exists() or code == 2:
         told = mistake.read_text().strip() if mistake.exists() else "what was asked for is at fault; look above for the reason"
         return Verdict(False, 2, told)
-    now, idle = newest(run), 0
-    for launch in reversed([launch for launch in launches(run) if launch["job"] == job]):
-        if launch["checkpoint"] != now:
-            break
-        idle += "end" in launch
+    now = newest(run)
+    vain = idle([launch for launch in launches(run) if launch["job"] == job], "checkpoint", now)
     killed = {128 + s: f"ended by {s.name}" for s in signal.Signals}
     what = "stopped and saved" if code == 75 else killed.get(code, f"ended with code {code}")
-    if idle >= most:
-        why = f"{idle} ends in a row without a new checkpoint, so the job gives up: look above for the reason, then submit it again"
+    if vain >= most:
+        why = f"{vain} ends in a row without a new checkpoint, so the job gives up: look above for the reason, then submit it again"
         return Verdict(False, code, f"{what}; {why}")
-    count = f" ({idle} of at most {most} ends in a row without a new checkpoint)" if idle else ""
+    count = f" ({vain} of at most {most} ends in a row without a new checkpoint)" if vain else ""
     return Verdict(True, code, f"{what}; back into the queue, to go on from {now or 'the beginning'}{count}")
 
 
 def end(run: Path, most: int, code: int) -> int:
     """The steps of the job have ended: requeue it or not; returns the exit code of the script."""
     job = os.environ["SLURM_JOB_ID"]
-    _note(run, {"end": time.time(), "code": code})
+    note(run / FOLDER, {"end": time.time(), "code": code})
     verdict = judge(code, run, job, most)
-    _note(run, {"said": verdict.sentence})
-    say(run, verdict.sentence)
+    note(run / FOLDER, {"said": verdict.sentence})
+    return leave(run, job, verdict)
+
+
+def leave(place: Path, job: str, verdict: Verdict) -> int:
+    """Say what becomes of a job, put it back into the queue if that is it, and return the exit code of its script."""
+    _say(place, verdict.sentence)
     if not verdict.requeue:
         return verdict.code
-    state = show(job).get("JobState")
+    state = _show(job).get("JobState")
     if state != "RUNNING":  # cancelled while its steps were saving
-        say(run, f"not requeued: SLURM has the job as {state}")
+        _say(place, f"not requeued: SLURM has the job as {state}")
         return verdict.code
-    return requeue(run, job, verdict.code)
+    return _requeue(place, job, verdict.code)
 
 
 def stopped(run: Path) -> int:
     """SLURM ends the job. What it requeues itself or what a user has cancelled is left alone; the time limit is not the end of a run."""
     job = os.environ["SLURM_JOB_ID"]
-    if show(job).get("Reason") != "TimeLimit":
+    if _show(job).get("Reason") != "TimeLimit":
         return 143
-    say(run, "the time limit came before the run had saved itself; back into the queue (a longer warning in the profile avoids this)")
-    return requeue(run, job, 143)
+    _say(run, "the time limit came before the run had saved itself; back into the queue (a longer warning in the profile avoids this)")
+    return _requeue(run, job, 143)
 
 
-def requeue(run: Path, job: str, code: int) -> int:
-    """Put a job back into the queue; returns `code`."""
+def _requeue(run: Path, job: str, code: int) -> int:
     answer = _call("scontrol", "requeue", job)
     if answer.returncode:
-        say(run, f"SLURM does not requeue job {job}: {_words(answer.stderr)}; run `scigpt submit` again")
+        _say(run, f"SLURM does not requeue job {job}: {_words(answer.stderr)}; submit it again")
     return code
 
 
-def show(job: str) -> dict[str, str]:
-    """What SLURM's controller knows of a job, by its names."""
+def _show(job: str) -> dict[str, str]:
     return dict(re.findall(r"(\w+)=(\S*)", _call("scontrol", "show", "job", job).stdout))
 
 
-def say(run: Path, sentence: str) -> None:
-    """Into the job's output."""
+def _say(run: Path, sentence: str) -> None:
     sys.stderr.write(f"scigpt: {run}: {sentence}\n")
 
 

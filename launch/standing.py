@@ -66,10 +66,10 @@ def standing(run: Path) -> dict[str, Any]:
         "loss": metrics[-1]["loss"] if metrics else None,
         "tokens_per_second": sum(m["tokens"] for m in metrics[-RECENT:]) / (pace * len(metrics[-RECENT:])) if pace else None,
         "seconds_per_step": pace,
-        "updated": _iso(updated),
+        "updated": iso(updated),
         "checkpoint": slurm.newest(run),
         "restarts": max(0, len(launches or _by_hand(run)) - 1),
-        "expected_end": _iso(now + left) if running and left else None,
+        "expected_end": iso(now + left) if running and left else None,
         "devices": devices,
         "device_hours": spent / 3600,
         "device_hours_expected": (spent + devices * left) / 3600 if left is not None else None,
@@ -113,5 +113,6 @@ def _word(state: slurm.State | None, running: bool, step: int, steps: int) -> st
     return "running" if running else "stopped"
 
 
-def _iso(when: float | None) -> str | None:
+def iso(when: float | None) -> str | None:
+    """Seconds since 1970 in words, in UTC."""
     return None if when is None else datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds")

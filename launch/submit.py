@@ -52,9 +52,9 @@ def submit(
     run, runs = Path(base.run), [Path(c.run).absolute() for c in configs]
     folder = run.absolute() / slurm.FOLDER
     output = str(folder / ("job-%A_%a.out" if len(runs) > 1 else "job-%j.out"))
-    if bad := next((c for c in output + "".join(map(str, runs)) if c in "\"'`$\\\n"), None):
+    if bad := slurm.unfit(output, *map(str, runs)):
         raise UserError(f"{run}: SLURM does not take {bad!r} in the path of a run; choose another folder with run=FOLDER")
-    script = slurm.render(cluster, profile, _name(run), runs, output, Path.cwd(), concurrent)
+    script = slurm.render(cluster, profile, slurm.job_name(run), runs, output, Path.cwd(), concurrent)
     result = {"run": str(run), "runs": [c.run for c in configs], "cluster": cluster, "nodes": profile.nodes, "processes": processes}
     if dry_run:
         show(result | {"job": None, "script": script}, json, lambda _: script.rstrip())
@@ -125,10 +125,6 @@ def _fits(config: RunConfig, place: Place) -> None:
     from scigpt.train.run import compare, settled
 
     compare(Path(config.run), settled(config, config.strategy.mesh(place).data_world))
-
-
-def _name(run: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", run.absolute().name)
 
 
 def _text(found: dict[str, Any]) -> str:

@@ -8,9 +8,7 @@ The batch script calls this module as a program between its steps, so nothing he
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +18,7 @@ from typing import Any
 
 from scigpt.data.files import dump_json, write_bytes
 from scigpt.errors import UserError
-from scigpt.launch import slurm
+from scigpt.launch import slurm, standing
 from scigpt.launch.slurm import Profile, Verdict
 from scigpt.launch.sweep import rows
 from scigpt.launch.sweep.table import Table
@@ -38,7 +36,7 @@ def submit(table: Table, cluster: str, profile: Profile, workers: int, concurren
             whatever SLURM refuses, in its words.
     """
     folder = table.folder.absolute()
-    if bad := next((c for c in str(folder) if c in "\"'`$\\\n"), None):
+    if bad := slurm.unfit(str(folder)):
         raise UserError(f"{table.folder}: SLURM does not take {bad!r} in the path of a sweep; move the sweep to another folder")
     open_rows = [s for s in rows.standings(table).values() if s.state not in ("done", "diverged")]
     workers = max(1, min(workers, len(open_rows)))
@@ -47,7 +45,7 @@ def submit(table: Table, cluster: str, profile: Profile, workers: int, concurren
     told = {"sweep": str(table.folder), "cluster": cluster, "nodes": profile.nodes, "workers": workers, "rows": len(open_rows)}
     if dry_run:
         return told | {"job": None, "script": script}
-    if queued := [s for s in job_states(table) if not s.over]:
+    if queued := [s for s in job_states(table.folder) if not s.over]:
         job, state = queued[0].job.partition("_")[0], queued[0].state
         raise UserError(
             f"{table.folder}: {len(queued)} workers of job {job} are in the queue ({state}); wait for them, or end them with "
@@ -55,8 +53,8 @@ def submit(table: Table, cluster: str, profile: Profile, workers: int, concurren
         )
     if not open_rows:
         return told | {"job": None, "script": None, "workers": 0}
-    for standing in open_rows:
-        rows.forgive(table, standing)
+    for row in open_rows:
+        rows.forgive(table, row)
     file = folder / slurm.FOLDER / SCRIPT
     file.parent.mkdir(exist_ok=True)
     write_bytes(file, script.encode())
@@ -66,14 +64,14 @@ def submit(table: Table, cluster: str, profile: Profile, workers: int, concurren
     return told | {"job": job, "script": str(file)}
 
 
-def job_states(table: Table) -> list[slurm.State]:
+def job_states(sweep: Path) -> list[slurm.State]:
     """What SLURM says of the workers that were submitted last; empty where there are none, or it has forgotten them.
 
     Raises:
         UserError: no SLURM here, or one that does not answer.
     """
-    file = table.folder / slurm.FOLDER / slurm.JOB
-    return slurm.states(json.loads(file.read_bytes())["job"]) if file.exists() else []
+    job = standing.job_of(sweep)
+    return slurm.states(job) if job else []
 
 
 def _fits(table: Table, ids: Sequence[str], profile: Profile) -> None:
@@ -96,7 +94,7 @@ def render(cluster: str, profile: Profile, folder: Path, workers: int, concurren
         cluster=cluster,
         profile=profile,
         tasks=profile.tasks,
-        name=re.sub(r"[^A-Za-z0-9._+-]", "_", folder.name),
+        name=slurm.job_name(folder),
         sweep=folder,
         output=folder / slurm.FOLDER / "worker-%a.out",
         folder=Path.cwd(),
@@ -132,11 +130,7 @@ def judge(code: int, turns: Sequence[dict[str, Any]], now: str, most: int) -> Ve
         return Verdict(False, 0, "there is nothing left for this worker")
     if code == 2:
         return Verdict(False, 2, "what was asked for is at fault; look above for the reason")
-    idle = 0
-    for turn in reversed(turns):
-        if turn["progress"] != now:
-            break
-        idle += "end" in turn
+    idle = slurm.idle(turns, "progress", now)
     what = "stopped, its row is saved" if code == 75 else f"ended with code {code}"
     if idle >= most:
         return Verdict(
@@ -153,30 +147,12 @@ def main(arguments: Sequence[str]) -> int:
         return slurm.stopped(sweep)
     folder.mkdir(parents=True, exist_ok=True)
     if event == "begin":
-        _note(folder, {"job": job, "begin": time.time(), "progress": progress(table)})
+        slurm.note(folder, {"job": job, "begin": time.time(), "progress": progress(table)})
         return 0
-    _note(folder, {"end": time.time(), "code": code})
-    found = judge(code, [t for t in _turns(folder) if t["job"] == job], progress(table), most)
-    _note(folder, {"said": found.sentence})
-    slurm.say(sweep, found.sentence)
-    # cancelled while its row was being saved: it is not put back
-    return slurm.requeue(sweep, job, found.code) if found.requeue and slurm.show(job).get("JobState") == "RUNNING" else found.code
-
-
-def _note(folder: Path, record: dict[str, Any]) -> None:
-    with open(folder / slurm.LAUNCHES, "ab") as file:
-        file.write(dump_json(record))
-
-
-def _turns(folder: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for line in (folder / slurm.LAUNCHES).read_bytes().splitlines():
-        record = json.loads(line)
-        if "begin" in record:
-            found.append(record)
-        else:
-            found[-1] |= record
-    return found
+    slurm.note(folder, {"end": time.time(), "code": code})
+    found = judge(code, [t for t in slurm.records(folder) if t["job"] == job], progress(table), most)
+    slurm.note(folder, {"said": found.sentence})
+    return slurm.leave(sweep, job, found)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scigpt.data.files import dump_json, load_json, write_bytes
 from scigpt.launch.sweep.table import CONFIG, RUNS, Row, Table
-from scigpt.train.report import FILE, NOT_IN_NAMES, ReportConfig, connect
+from scigpt.train.report import FILE, NOT_IN_NAMES, ReportConfig, connect, experiment_of, log_metrics
 
 PARENT = "scigpt.sweep"
 _PARENT_RUN = "mlflow.parentRunId"
@@ -49,9 +48,7 @@ class _Store:
         known = load_json(self.file, "the MLflow runs of a sweep") if self.file.exists() else {}
         self.known: dict[str, str] = known["runs"] if known.get("tracking_uri") == uri else {}
         name = f"{config.experiment}/{table.folder.resolve().name}"
-        experiment = self.client.get_experiment_by_name(name)
-        artifacts = (table.folder.resolve() / "mlartifacts").as_uri() if config.tracking_uri is None else None
-        self.experiment = experiment.experiment_id if experiment else self.client.create_experiment(name, artifacts)
+        self.experiment = experiment_of(self.client, config, name, table.folder)
 
     def log(self, analysis: Mapping[str, Any], report: Path) -> None:
         from mlflow.entities import Param, RunTag
@@ -85,11 +82,7 @@ class _Store:
         return run, True
 
     def _metrics(self, run: str, values: Mapping[str, Any], step: int) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        known = {k: float(v) for k, v in values.items() if v is not None and math.isfinite(v)}
-        self.client.log_batch(run, metrics=[Metric(NOT_IN_NAMES.sub("_", k), v, now, step) for k, v in known.items()])
+        log_metrics(self.client, run, {k: float(v) for k, v in values.items() if v is not None and math.isfinite(v)}, step)
 
 
 def _parameters(row: Row) -> dict[str, Any]:

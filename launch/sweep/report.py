@@ -135,24 +135,14 @@ def render(
     cost: Mapping[str, Any] | None,
 ) -> str:
     """The page. `told` are the budgets of the table, `images` the pictures in base64."""
-    import jinja2
-
+    from scigpt.evaluate.card import page
     from scigpt.launch.sweep import words
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("scigpt.launch.sweep", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     filters = {"figure": words.figure, "amount": words.amount, "flops": words.flops, "percent": words.percent, "interval": words.interval}
-    environment.filters |= filters
     budgets = [o for o in analysis["optimum"] if any(abs(o["flops"] / t - 1) < 1e-9 for t in told)]
     forms = {"amount": words.amount, "percent": words.percent}
-    return environment.get_template("report.html").render(
-        a=analysis, summary=lines, budgets=budgets, pictures=pictures, images=images, cost=cost, form=forms
-    )
+    values = {"summary": lines, "budgets": budgets, "pictures": pictures, "images": images, "cost": cost, "form": forms}
+    return page("scigpt.launch.sweep", "report.html", filters, a=analysis, **values)
 
 
 def _sentence(text: str) -> str:

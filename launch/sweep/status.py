@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +26,7 @@ def status(sweep: Sweep, json: Json = False) -> None:
 
 def summary(table: Table) -> dict[str, Any]:
     """Everything `sweep status` tells; what is not known is None. Times are ISO, in UTC."""
+    from scigpt.launch.standing import iso
     from scigpt.launch.sweep import lease, rows
 
     found, budget, now = list(rows.standings(table).values()), rows.budget_of(table), lease.now(table.folder)
@@ -62,7 +62,7 @@ def summary(table: Table) -> dict[str, Any]:
         "flops": {"planned": sum(s.row.own_flops for s in found), "spent": spent, "remaining": left, "budget": budget},
         "device_hours": {"spent": busy / 3600, "remaining": left / rate / 3600 if rate else None},
         "flops_per_device_second": rate,
-        "expected_end": _iso(now + left / (rate * devices)) if rate and devices else None,
+        "expected_end": iso(now + left / (rate * devices) if rate and devices else None),
         "jobs": _jobs(table.folder),
         "failures": [
             {"id": s.row.id, "name": s.row.name, "state": s.state, "reason": s.reason} for s in found if s.state in ("failed", "diverged")
@@ -80,18 +80,14 @@ def _refused(standing: Any, found: Any, budget: float | None) -> str | None:
 def _jobs(sweep: Path) -> list[dict[str, Any]]:
     """What SLURM says of the workers that were submitted last; of none where it has forgotten them, or is not on this machine."""
     from scigpt.errors import UserError
-    from scigpt.launch import slurm, standing
+    from scigpt.launch import standing
+    from scigpt.launch.sweep import array
 
-    job = standing.job_of(sweep)
     try:
-        found = slurm.states(job) if job else []
+        found = array.job_states(sweep)
     except UserError as error:
-        return [{"id": job, "state": None, "reason": str(error), "nodes": ""}]
+        return [{"id": standing.job_of(sweep), "state": None, "reason": str(error), "nodes": ""}]
     return [{"id": s.job, "state": s.state, "reason": s.reason, "nodes": s.nodes} for s in found]
-
-
-def _iso(when: float) -> str:
-    return datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds")
 
 
 def text(found: dict[str, Any]) -> str:

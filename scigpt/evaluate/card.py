@@ -14,16 +14,22 @@ CLASSES = {"better": "win", "even": "even", "worse": "loss", "undefined": "none"
 
 def render(results: Mapping[str, Any]) -> str:
     """HTML of the results (see `scigpt.evaluate.evaluate`; before non-finite numbers become null). Pictures are files beside the page."""
+    filters = {"figure": figure, "conclusion": conclusion, "interval": interval, "verdict": verdict, "best": best, "column": column}
+    filters |= {"plain": "{:g}".format, "share": "{:.3g}".format}
+    return page("scigpt.evaluate", "card.html", filters, methods=METHODS, classes=CLASSES, **results)
+
+
+def page(package: str, template: str, filters: Mapping[str, Any], **values: Any) -> str:
+    """HTML of a template that lies in a package; a name that it lacks is an error."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("scigpt.evaluate", ""),
+        loader=jinja2.PackageLoader(package, ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"figure": figure, "conclusion": conclusion, "interval": interval, "verdict": verdict, "best": best, "column": column}
-    environment.filters |= {**filters, "plain": "{:g}".format, "share": "{:.3g}".format}
-    return environment.get_template("card.html").render(methods=METHODS, classes=CLASSES, **results)
+    environment.filters |= filters
+    return environment.get_template(template).render(**values)
 
 
 def figure(value: float | None) -> str:

@@ -162,9 +162,7 @@ class Mlflow:
             self._id = known["run_id"]
             client.update_run(self._id, "RUNNING")
         else:
-            experiment = client.get_experiment_by_name(self._config.experiment)
-            artifacts = (self._run.resolve().parent / "mlartifacts").as_uri() if self._config.tracking_uri is None else None
-            number = experiment.experiment_id if experiment else client.create_experiment(self._config.experiment, artifacts)
+            number = experiment_of(client, self._config, self._config.experiment, self._run.parent)
             self._id = client.create_run(number, run_name=self._run.name).info.run_id
             parameters = [Param(NOT_IN_NAMES.sub("_", k), str(v)[:500]) for k, v in self._parameters.items()]
             for i in range(0, len(parameters), 100):
@@ -190,16 +188,28 @@ def log_evaluation(config: ReportConfig, run: Path, scores: Mapping[str, float],
         if known.get("tracking_uri") != uri:
             raise LookupError("it has no run that belongs to this one")
         client = connect(uri)
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        metrics = [Metric(NOT_IN_NAMES.sub("_", name), value, now, step) for name, value in scores.items()]
-        for i in range(0, len(metrics), 1000):
-            client.log_batch(known["run_id"], metrics=metrics[i : i + 1000])
+        log_metrics(client, known["run_id"], scores, step)
         client.log_artifacts(known["run_id"], str(card), card.name)
     except Exception as error:  # whatever a store does, the card is there
         why = " ".join(str(error).split())[:300]
         _log.warning("MLflow at %s misses the evaluation of %s (%s); %s holds everything", uri, run, why, card)
+
+
+def log_metrics(client: Any, run: str, values: Mapping[str, float], step: int) -> None:
+    """Numbers of one step, of this moment, in batches that MLflow takes."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(NOT_IN_NAMES.sub("_", name), value, now, step) for name, value in values.items()]
+    for i in range(0, len(metrics), 1000):
+        client.log_batch(run, metrics=metrics[i : i + 1000])
+
+
+def experiment_of(client: Any, config: ReportConfig, name: str, folder: Path) -> str:
+    """Id of the experiment of that name, made where there is none. Without a server its artifacts lie in the folder."""
+    found = client.get_experiment_by_name(name)
+    artifacts = (folder.resolve() / "mlartifacts").as_uri() if config.tracking_uri is None else None
+    return str(found.experiment_id if found else client.create_experiment(name, artifacts))
 
 
 def _uri(config: ReportConfig, run: Path) -> str:
