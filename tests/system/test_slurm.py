@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,6 @@ pytestmark = pytest.mark.skipif(slurm.missing() is not None, reason=slurm.missin
 
 STEPS = 300
 CLI = [sys.executable, "-m", "scigpt.launch.cli"]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[slurm.Cluster]:
-    with slurm.cluster() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import history, make_corpus, settings, tensors
+from runs import make_corpus
+from sweeps import assert_equal, attempts, row, said, write
 
 import slurm
-from scigpt.launch.sweep.table import Role, Row, Table, checkpoint_of
-from scigpt.train.config import RunConfig, build
+from scigpt.launch.sweep.table import Role, Row, Table
 
 pytestmark = [pytest.mark.drill, pytest.mark.skipif(slurm.missing() is not None, reason=slurm.missing() or "")]
 
@@ -22,46 +22,20 @@ CLI = [sys.executable, "-m", "scigpt.launch.cli"]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[slurm.Cluster]:
-    with slurm.cluster() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_corpus(tmp_path_factory.mktemp("sweep"))
 
 
-def row(
-    sweep: Path,
-    corpus: Path,
-    id: str,
-    role: Role,
-    cost: int,
-    parent: str | None = None,
-    step: int = 0,
-    strategy: str = "single",
-    **train: Any,
-) -> Row:
-    data = settings([corpus], sweep / "runs" / id, **train)
-    data["data"]["data_width"] = 4
-    data["optim"]["decay"] = 0.0 if role == "trunk" else 0.2
-    data["strategy"] = {"name": strategy}
-    data["train"]["branch_from"] = str(checkpoint_of(sweep, parent, step)) if parent else None
-    config = build(RunConfig, data, id).to_json()
-    params = {"backbone": 1, "embedding": 1, "head": 1, "total": 3}
-    branch = step if parent else None
-    return Row(id, id, role, config, parent or id, params, 1, 1, 1, 1, 1.0, cost, cost, config["train"]["steps"], parent, branch)
-
-
 def plan(sweep: Path, corpus: Path, steps: int = 40, **more: Any) -> Table:
     """A trunk, an anneal, two others and a hold-out."""
-    trunk = row(sweep, corpus, "trunk", "trunk", 40, keep_steps=[20], steps=steps, **more)
-    anneal = row(sweep, corpus, "anneal", "anneal", 5, "trunk", 20, steps=25, **more)
-    others = [row(sweep, corpus, f"grid-{n}", "grid", 20 + n, groups=n, steps=steps, **more) for n in (1, 2)]
-    table = Table(sweep, "test", {}, (trunk, anneal, *others, row(sweep, corpus, "out", "hold-out", 1, steps=10, **more)))
-    table.write()
-    return table
+
+    def one(name: str, role: Role, cost: int, decay: float = 0.2, **options: Any) -> Row:
+        return row(sweep, [corpus], name, role, cost, decay=decay, data_width=4, **options, **more)
+
+    trunk = one("trunk", "trunk", 40, 0.0, keep_steps=[20], steps=steps)
+    anneal = one("anneal", "anneal", 5, parent=trunk.id, branch_step=20, steps=25)
+    others = [one(f"grid-{n}", "grid", 20 + n, groups=n, steps=steps) for n in (1, 2)]
+    return write(sweep, [trunk, anneal, *others, one("out", "hold-out", 1, steps=10)])
 
 
 class Sweep:
@@ -82,8 +56,7 @@ class Sweep:
         return json.loads(self.call("sweep", "status", str(self.table.folder), "--json").stdout)
 
     def said(self) -> str:
-        logs = [*self.table.folder.glob("slurm/*.out"), *self.table.folder.glob("rows/*/log.txt")]
-        return "\n".join(f"{log}:\n{log.read_text()[-2000:]}" for log in logs)
+        return said(self.table.folder)
 
     def over(self, job: str) -> bool:
         states = self.cluster.call("squeue", "-h", "--array", "-t", "all", "-j", job, "-o", "%T").split()
@@ -93,18 +66,16 @@ class Sweep:
         slurm.eventually(lambda: self.over(job), f"the end of {job}", 400)
         return self.status()
 
-    def wait_for_step(self, id: str, step: int) -> None:
-        metrics = self.table.run(id) / "metrics.jsonl"
-        slurm.eventually(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= step, f"step {step} of {id}")
+    def row(self, name: str) -> Row:
+        (found,) = [r for r in self.table.rows if r.name == name]
+        return found
 
-    def attempts(self, id: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.table.folder / "rows" / id / "attempts.jsonl").read_text().splitlines()]
+    def wait_for_step(self, name: str, step: int) -> None:
+        metrics = self.table.run(self.row(name).id) / "metrics.jsonl"
+        slurm.eventually(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= step, f"step {step} of {name}")
 
-
-def assert_equal(a: Table, b: Table) -> None:
-    for one in a.rows:
-        assert history(a.run(one.id)) == history(b.run(one.id))
-        assert tensors(a.run(one.id)) == tensors(b.run(one.id))
+    def attempts(self, name: str) -> list[dict[str, Any]]:
+        return attempts(self.table, self.row(name))
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +96,8 @@ def test_two_workers_share_a_sweep(cluster: slurm.Cluster, corpus: Path, tmp_pat
     assert {j["id"] for j in sweep.status()["jobs"]} == {f"{job}_0", f"{job}_1"}
     found = sweep.wait(job)
     assert found["counts"] == {"done": 5}, sweep.said()
-    assert [len(sweep.attempts(r.id)) for r in sweep.table.rows] == [2] * 5
-    workers = {a["worker"] for r in sweep.table.rows for a in sweep.attempts(r.id) if "begin" in a}
+    assert [len(attempts(sweep.table, r)) for r in sweep.table.rows] == [2] * 5
+    workers = {a["worker"] for r in sweep.table.rows for a in attempts(sweep.table, r) if "begin" in a}
     assert len(workers) == 2
     assert "every row has its result" in sweep.submit("--nodes", "1").stdout
 
@@ -140,8 +111,8 @@ def test_a_row_on_two_nodes(cluster: slurm.Cluster, corpus: Path, tmp_path: Path
     assert "row trunk" in single.submit(code=2).stderr
     found = sweep.wait(sweep.submit().stdout.strip())
     assert found["counts"] == {"done": 5}, sweep.said()
-    assert json.loads((table.run("trunk") / "result.json").read_text())["processes"] == 2
-    assert {a["devices"] for r in table.rows for a in sweep.attempts(r.id) if "begin" in a} == {2}
+    assert json.loads((table.run(sweep.row("trunk").id) / "result.json").read_text())["processes"] == 2
+    assert {a["devices"] for r in table.rows for a in attempts(sweep.table, r) if "begin" in a} == {2}
 
 
 def warn(sweep: Sweep, job: str) -> None:
@@ -181,5 +152,5 @@ def test_a_cancelled_array_does_not_come_back(cluster: slurm.Cluster, corpus: Pa
     sweep.call("cancel", str(sweep.table.folder))
     found = sweep.wait(job)
     assert {j["state"] for j in found["jobs"]} == {"CANCELLED"}
-    (grid,) = [r for r in found["rows"] if r["id"] == "grid-1"]
+    (grid,) = [r for r in found["rows"] if r["name"] == "grid-1"]
     assert grid["state"] in ("ready", "stale")

@@ -27,11 +27,14 @@ def row(
     branch_step: int | None = None,
     optim: dict[str, Any] | None = None,
     decay: float = 0.25,
+    strategy: str = "single",
+    data_width: int | None = None,
     **train: Any,
 ) -> Row:
     """A row whose id is made of its name; its numbers are those that the workers look at, the others are ones."""
     id = name.encode().hex().ljust(12, "0")[:12]
     data = settings(corpora, sweep / "runs" / id, **train)
+    data["data"]["data_width"], data["strategy"] = data_width, {"name": strategy}
     data["optim"] |= {"decay": decay} | (optim or {})
     data["train"]["branch_from"] = None if parent is None else str(checkpoint_of(sweep, parent, branch_step or 0))
     config = _filled(data)
