@@ -208,18 +208,18 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
+_REMEDIES: dict[Axis, str] = {
+    "repetition": "fresh data; further passes over these are spent compute.",
+    "patch": "the patch, a smaller one at the same model and samples.",
+    "context": "the context, more frames at the same model and samples.",
+    "model": "the data; the model is large enough for what it sees.",
+    "data": "the model; it has seen what it can hold.",
+    "predictability": "none of these; what is left is the floor of this target and these inputs.",
+}
+
+
 def _next(axis: Axis | None, gains: Mapping[str, Gain]) -> str:
-    if axis == "repetition":
-        return "Scale next: fresh data; further passes over these are spent compute."
-    if axis == "patch":
-        return "Scale next: the patch, a smaller one at the same model and samples."
-    if axis == "context":
-        return "Scale next: the context, more frames at the same model and samples."
-    if axis == "model":
-        return "Scale next: the data; the model is large enough for what it sees."
-    if axis == "data":
-        return "Scale next: the model; it has seen what it can hold."
-    if axis == "predictability":
-        return "Scale next: none of these; what is left is the floor of this target and these inputs."
+    if axis is not None:
+        return f"Scale next: {_REMEDIES[axis]}"
     first = "model" if gains["model"].value >= gains["data"].value else "data"
     return f"Scale next: model and data together, along the optimum; of the two the {first} gains more when doubled alone."
