@@ -15,8 +15,8 @@ from scigpt.data.mixture import Mixture
 from scigpt.errors import UserError
 from scigpt.launch.sweep.predict import predict
 from scigpt.launch.sweep.table import Table
-from scigpt.scaling.cost import Cost
 from scigpt.model.backbone import Vocabulary
+from scigpt.scaling.cost import Cost
 from scigpt.train.account import account, parameters
 from scigpt.train.config import load
 
