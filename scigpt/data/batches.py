@@ -26,6 +26,9 @@ class Batch:
         coefficients, known `(B, K)`: values and (bool) whether they are told, in the order of `coefficient_names`.
         latitude, longitude `(B, Y, X)` in degrees, height `(B, Y, X)` in m, or None.
         weight `(B, 1, 1, 1, Y, X)`: area of each point relative to the mean, 1 on planes and points.
+        truth, of the shape of values: what is to be predicted, where `values` holds something else (forecasts in the place of later frames,
+            or a coarse field); None where it is `values`.
+        answers `(B, K)`: what a head for whole windows is to say, NaN where it is unknown; None where nothing is asked.
 
     Metadata: `layout`, `scales`, `patch` (the token size), `corpus` (its name), `calendar`, `coefficient_names`.
     """
@@ -48,6 +51,8 @@ class Batch:
     corpus: str
     calendar: str
     coefficient_names: tuple[str, ...]
+    truth: Tensor | None = None
+    answers: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return self._map(lambda t: t.to(device, non_blocking=non_blocking))
@@ -61,8 +66,13 @@ class Batch:
 
     def frames(self, index: slice) -> Batch:
         """Some of the frames."""
-        timed = {n: getattr(self, n)[:, index] for n in ("values", "valid", "seconds", "season", "hour")}
+        names = ("values", "valid", "seconds", "season", "hour", *(("truth",) if self.truth is not None else ()))
+        timed = {n: getattr(self, n)[:, index] for n in names}
         return replace(self, **timed, step=_steps(timed["seconds"]))
+
+    def target_values(self) -> Tensor:
+        """What is to be predicted, frames 1 to T-1, in the variables' units."""
+        return (self.values if self.truth is None else self.truth)[:, 1:]
 
     def shifted(self, points: Sequence[int]) -> Batch:
         """The fields moved by so many points along (Z, Y, X), around periodic axes of a plane; place and area stay where they are."""
@@ -119,6 +129,12 @@ def collate(samples: Sequence[Sample], scales: Scales, corpus: str = "", patch: 
         calendar=first.time.calendar,
         coefficient_names=names,
     )
+
+
+def target_weight(batch: Batch) -> Tensor:
+    """What each target counts, float32 `(B, T-1, C, Z, Y, X)`: its area where it is valid and of a predicted variable, else 0."""
+    predicted = torch.tensor([v.predicted for v in batch.layout.variables], device=batch.valid.device).view(1, 1, -1, 1, 1, 1)
+    return batch.weight * (batch.valid[:, 1:] & predicted)
 
 
 def _steps(seconds: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from scigpt.data.keyed import key, uniform
 from scigpt.data.mixture import CorpusConfig, Group, Item, Mixture, Window, starts_of
 from scigpt.data.normalize import Scales
 from scigpt.data.sample import Boundary, Sample
+from scigpt.data.tasks import Task
 from scigpt.errors import UserError
 
 
@@ -36,6 +37,7 @@ class BatchLoader:
         rank, world: this process reads its part of each group.
         prefetch: groups read ahead, each by a thread of its own.
         hide_coefficients: share of the windows whose coefficients are not told; which ones is keyed by their position in the order.
+        tasks: one for each corpus, or None: forecasts.
 
     Attributes:
         wait_seconds: time the consumer has waited for data so far.
@@ -54,6 +56,7 @@ class BatchLoader:
         world: int = 1,
         prefetch: int = 2,
         hide_coefficients: float = 0.0,
+        tasks: Sequence[Task | None] | None = None,
     ) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise UserError(f"micro_batch is {micro_batch}; expected 1 or more windows")
@@ -67,6 +70,7 @@ class BatchLoader:
         self._pool = ThreadPoolExecutor(prefetch, thread_name_prefix="scigpt-read")
         self._prefetch = prefetch
         self._hide = hide_coefficients
+        self._tasks = tuple(tasks) if tasks is not None else (None,) * len(mixture.corpora)
 
     def __enter__(self) -> Self:
         return self
@@ -102,8 +106,8 @@ class BatchLoader:
         batches = [_batch(corpus, config.train, part, window, self.scales[c], self.mixture.patches[c]) for part in parts]
         if self._hide and batches[0].coefficient_names:
             batches = [self._hidden(batch, part) for batch, part in zip(batches, parts, strict=True)]
+        batches = [_viewed(batch, part, self._tasks[c]) for batch, part in zip(batches, parts, strict=True)]
         return group, [b.pin_memory() for b in batches] if torch.cuda.is_available() else batches
-
 
     def _hidden(self, batch: Batch, items: Sequence[Item]) -> Batch:
         purpose = key(self.mixture.seed, "coefficients", batch.corpus)
@@ -148,6 +152,7 @@ def evaluation_batches(
     patch: int = 8,
     rank: int = 0,
     world: int = 1,
+    task: Task | None = None,
 ) -> Iterator[Batch]:
     """The `windows` of a split, `batch_size` at a time. `patch` is the preferred patch size where `config` states none.
 
@@ -163,12 +168,17 @@ def evaluation_batches(
     starts = range(0, len(items), batch_size)
     for first in range(0, len(starts), world):
         start = starts[min(first + rank, len(starts) - 1)]
-        batch = _batch(corpus, split, items[start : start + batch_size], window, scales, size)
+        chunk = items[start : start + batch_size]
+        batch = _viewed(_batch(corpus, split, chunk, window, scales, size), chunk, task)
         yield batch if first + rank < len(starts) else replace(batch, valid=torch.zeros_like(batch.valid))
 
 
 def _batch(corpus: Corpus, split: str, items: Sequence[Item], window: Window, scales: Scales, patch: int) -> Batch:
     return collate([_read(corpus, split, item, window) for item in items], scales, corpus.name, patch)
+
+
+def _viewed(batch: Batch, items: Sequence[Item], task: Task | None) -> Batch:
+    return batch if task is None else task.view(batch, [item.position for item in items])
 
 
 def _read(corpus: Corpus, split: str, item: Item, window: Window) -> Sample:

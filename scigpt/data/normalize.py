@@ -160,6 +160,7 @@ def normalize(batch: Batch) -> Normalized:
     valid = batch.valid & given
     everything = torch.where(batch.valid, scales.forward(torch.where(batch.valid, batch.values, 0.0)), 0.0)
     z = torch.where(valid, everything, 0.0)
+    truth = everything if batch.truth is None else torch.where(batch.valid, scales.forward(torch.where(batch.valid, batch.truth, 0.0)), 0.0)
 
     now, known = _ahead(z, valid, ahead)
     both = valid[:, 1:] & valid[:, :-1]
@@ -172,7 +173,7 @@ def normalize(batch: Batch) -> Normalized:
 
     amplitude = _prefix_rms(now, known, batch.weight, torch.ones(len(roles), device=z.device))
     if layout.steady:
-        amplitude = _steady_amplitude(amplitude, roles, scales.steady_ratio)
+        amplitude = _steady_amplitude(amplitude, roles, scales.steady_ratio, known.flatten(3).any(-1))
     typical = torch.tensor(scales.increment, dtype=z.dtype, device=z.device)
     moving = typical > 0
     typical = torch.where(moving, typical, 1.0)
@@ -193,7 +194,7 @@ def normalize(batch: Batch) -> Normalized:
         log_increment=torch.log(size / typical),
         base=base,
         unit=unit,
-        target=torch.where(mask, (everything[:, 1:] - base) / unit, 0.0),
+        target=torch.where(mask, (truth[:, 1:] - base) / unit, 0.0),
         mask=mask,
     )
 
@@ -214,10 +215,15 @@ def _prefix_rms(field: Tensor, valid: Tensor, weight: Tensor, typical: Tensor) -
     return mean.sqrt().maximum(FLOOR * typical)
 
 
-def _steady_amplitude(amplitude: Tensor, roles: Sequence[str], ratio: float) -> Tensor:
-    """The unknown solution of a steady problem is as large as its inputs, times what the corpus says."""
+def _steady_amplitude(amplitude: Tensor, roles: Sequence[str], ratio: float, seen: Tensor) -> Tensor:
+    """The unknown solution of a steady problem is as large as its inputs, times what the corpus says. `seen` `(B, T-1, C)`: which channels
+    are given at all; one that is not is as if it were absent."""
     inputs = torch.tensor([r in ("forcing", "static") for r in roles], device=amplitude.device)
     if not inputs.any():
         return amplitude
-    size = amplitude[..., inputs].square().mean(-1, keepdim=True).sqrt()
-    return torch.where(inputs, amplitude, ratio * size)
+    squares, count = torch.zeros_like(amplitude[..., 0]), torch.zeros_like(amplitude[..., 0])
+    for c in torch.nonzero(inputs)[:, 0].tolist():  # one by one: a channel of zeros then leaves the sum as it is, to the last bit
+        squares = squares + torch.where(seen[..., c], amplitude[..., c].square(), 0.0)
+        count = count + seen[..., c]
+    size = (squares / count.clamp(min=1.0)).sqrt()[..., None]
+    return torch.where(inputs | seen | (count == 0)[..., None], amplitude, ratio * size)

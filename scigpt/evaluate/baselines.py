@@ -72,8 +72,10 @@ BASELINES: Mapping[str, Callable[[Batch], Baseline]] = {
 
 
 def baselines_for(batch: Batch) -> dict[str, Baseline]:
-    """Every baseline that makes sense: for a steady problem, whose state is never seen, only the mean."""
-    return {name: build(batch) for name, build in BASELINES.items() if not batch.layout.steady or name == "mean"}
+    """Every baseline that makes sense: for a steady problem, whose state is never seen, only the mean; in super-resolution, where the state
+    is seen coarsely, its interpolation too."""
+    found = {name: build(batch) for name, build in BASELINES.items() if not batch.layout.steady or name == "mean"}
+    return {"interpolation": persistence(batch), **found} if batch.layout.steady and batch.truth is not None else found
 
 
 def _wide(seconds: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ from typing import Any
 
 import torch
 
+from scigpt.adapt.start import Start
 from scigpt.data.corpus import Corpus
 from scigpt.data.files import dump_json, load_json
 from scigpt.data.mixture import CorpusConfig
@@ -51,13 +52,12 @@ from scigpt.evaluate.gallery import draw
 from scigpt.evaluate.plan import Options, Plan, Subject, plan
 from scigpt.evaluate.rollout import Model
 from scigpt.evaluate.study import Beside, study
-from scigpt.model.backbone import SciGPT, Vocabulary
-from scigpt.train import checkpoint
+from scigpt.model.backbone import SciGPT
 from scigpt.train.config import RunConfig, load
 from scigpt.train.engine import CHECKPOINTS
 from scigpt.train.provenance import FILE as PROVENANCE
 from scigpt.train.report import log_evaluation
-from scigpt.train.run import CONFIG, METRICS
+from scigpt.train.run import CONFIG, METRICS, checkpoint_of
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class TrainedRun:
-    """A run and its newest complete checkpoint."""
+    """A run and its best checkpoint, where it keeps that, or its newest complete one; additions of low rank are merged."""
 
     path: Path
     config: RunConfig
@@ -84,12 +84,11 @@ class TrainedRun:
         """
         if not (path / CONFIG).is_file():
             raise UserError(f"{path}: is not the folder of a run (it has no {CONFIG}); give the folder that `scigpt pretrain` wrote")
-        found = checkpoint.newest(path / CHECKPOINTS)
+        found = checkpoint_of(path)
         if found is None:
             raise UserError(f"{path}: has no complete checkpoint under {CHECKPOINTS}; let `scigpt pretrain` run until it has saved one")
         config = load(path / CONFIG)
-        model = SciGPT(config.model, Vocabulary.from_json(found.state["vocabulary"]))
-        checkpoint.load_parameters(model, found.model(), found.path)
+        model = Start.of(found).model()
         provenance = path / PROVENANCE
         about = load_json(provenance, "the provenance of a run") if provenance.exists() else {"licences": [], "launches": []}
         facts = {
@@ -168,9 +167,7 @@ def evaluate(
     return results
 
 
-def _beside(
-    trained: TrainedRun, subject: Subject, device: str, progress: bool, with_fno: bool
-) -> tuple[Beside, dict[str, Any] | None]:
+def _beside(trained: TrainedRun, subject: Subject, device: str, progress: bool, with_fno: bool) -> tuple[Beside, dict[str, Any] | None]:
     """What stands beside the model on a corpus, and what is told about its FNO."""
     corpus, config = subject.corpus, trained.config
     climatology = Climatology.of(corpus, subject.config, subject.scales, progress)
@@ -268,7 +265,7 @@ def _subject(trained: TrainedRun, config: CorpusConfig) -> Subject:
             raise UserError(
                 f"{corpus.path}: does not fit the model of {trained.path}: it does not know the coefficient {name}; it knows {told}"
             )
-    return Subject.of(corpus, config, trained.config.data)
+    return Subject.of(corpus, config, trained.config.data, trained.config.task, trained.config.seed)
 
 
 def _describe(corpus: Corpus, trained: TrainedRun) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from scigpt.data.loader import evaluation_batches, windows
 from scigpt.data.mixture import CorpusConfig, DataConfig, Item, Window, starts_of
 from scigpt.data.normalize import Scales
 from scigpt.data.patching import choose_patch, token_count
+from scigpt.data.tasks import Task, TaskConfig, build_task
 from scigpt.errors import UserError
 
 TOKENS_PER_BATCH = 16384
@@ -45,16 +46,18 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A corpus as a run sees it: how its windows are cut, frames of a window, preferred patch size in points."""
+    """A corpus as a run sees it: how its windows are cut, frames of a window, preferred patch size in points, and what is asked of it
+    (None: a forecast)."""
 
     corpus: Corpus
     config: CorpusConfig
     frames: int
     patch: int
     scales: Scales
+    task: Task | None = None
 
     @classmethod
-    def of(cls, corpus: Corpus, config: CorpusConfig, data: DataConfig) -> Subject:
+    def of(cls, corpus: Corpus, config: CorpusConfig, data: DataConfig, task: TaskConfig | None = None, seed: int = 0) -> Subject:
         """As the mixture `data` would train on it.
 
         Raises:
@@ -67,7 +70,8 @@ class Subject:
             )
         frames = data.frames if config.frames is None else config.frames
         patch = data.patch if config.patch is None else config.patch
-        return cls(corpus, config, frames, patch, Scales.from_stats(corpus.layout, stats, config.stride))
+        scales = Scales.from_stats(corpus.layout, stats, config.stride)
+        return cls(corpus, config, frames, patch, scales, build_task(task or TaskConfig(), corpus, scales, seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def plan(subject: Subject, split: str, options: Options) -> Plan:
     usual = usable[len(usable) // 2]
     context = min(frames - 1, max(2, usual // 3))
     steps = min(options.steps, usual - context)
-    rolls = not steady and options.rollouts > 0 and steps > 1
+    rolls = not steady and subject.task is None and options.rollouts > 0 and steps > 1
     return Plan(subject, split, frames, context, steps if rolls else 0, options)
 
 
@@ -124,9 +128,12 @@ def scored_windows(
         quiet = 0.5 if sys.stderr.isatty() else 10  # a log file needs fewer lines than a terminal
         with tqdm(total=len(items), desc=title, unit="window", file=sys.stderr, mininterval=quiet, disable=not progress) as bar:
             done = 0
-            for batch in evaluation_batches(corpus, subject.scales, subject.config, frames, work.split, size, limit, subject.patch):
-                yield items[done : done + len(batch)], batch.to(device)
-                done += len(batch)
-                bar.update(len(batch))
+            for batch in evaluation_batches(
+                corpus, subject.scales, subject.config, frames, work.split, size, limit, subject.patch, task=subject.task
+            ):
+                here = items[done : done + size]
+                yield here, batch.to(device)
+                done += len(here)
+                bar.update(len(here))
 
     return items, batches()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scigpt.data.batches import Batch
 from scigpt.data.mixture import Item, Window
-from scigpt.data.sample import Sample
+from scigpt.data.sample import Sample, Time
 from scigpt.evaluate.baselines import baselines_for
 from scigpt.evaluate.breakdown import ranges, regions
 from scigpt.evaluate.climatology import Climatology
@@ -71,13 +71,14 @@ def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress
     beside = beside or Beside()
     models = {MODEL: model, **beside.models}
     about = work.subject.corpus.manifest["splits"][work.split]
-    first = _OneStep(work)
+    first, records = _OneStep(work), []
     items, batches = scored_windows(work, work.frames, work.options.windows, device, progress, "one step")
     for chunk, batch in batches:
         predictions = {name: each(batch).physical() for name, each in models.items()}
         first.add(batch, predictions, _climatology(beside, work, batch, chunk, work.frames))
+        records += [item.entry for item in chunk for _ in range(len(batch) // len(chunk))]
         if first.example is None:
-            first.example = _example(work, work.frames, chunk[0], predictions[MODEL])
+            first.example = _example(work, work.frames, chunk[0], predictions[MODEL], batch)
     assert first.example is not None
     numbers: dict[str, Any] = {
         "split": work.split,
@@ -86,7 +87,7 @@ def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress
         "records": about["samples"],
         "windows": len(items),
         "frames": work.frames,
-        **first.numbers([item.entry for item in items]),
+        **first.numbers(records),
         "rollout": None,
     }
     if not work.steps:
@@ -97,7 +98,7 @@ def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress
         predictions = {n: rollout(each, batch, work.context, work.steps, work.frames - 1, jitter=True) for n, each in models.items()}
         later.add(batch, predictions, _climatology(beside, work, batch, chunk, work.context + work.steps))
         if later.example is None:
-            later.example = _example(work, work.context + work.steps, chunk[0], predictions[MODEL])
+            later.example = _example(work, work.context + work.steps, chunk[0], predictions[MODEL], batch)
     assert later.example is not None
     numbers["rollout"] = later.numbers([item.entry for item in items], later.example.sample.time.calendar)
     return Study(numbers, first.example, later.example)
@@ -123,7 +124,7 @@ class _OneStep:
             self._coefficients[name] += torch.where(batch.known[:, i], batch.coefficients[:, i], torch.nan).tolist()
         for c, variable in _predicted(batch):
             part = _only(batch, c)
-            mask, truth = scored(part), part.values[:, 1:]
+            mask, truth = scored(part), part.target_values()
             forecasts = {n: p[:, :, c : c + 1] for n, p in predictions.items()}
             forecasts |= {n: b.one_step(part) for n, b in baselines_for(part).items()}
             if climate is not None:
@@ -325,10 +326,28 @@ def _curve(curve: Tensor) -> dict[str, Any]:
     }
 
 
-def _example(work: Plan, frames: int, item: Item, prediction: Tensor) -> Example:
+def _example(work: Plan, frames: int, item: Item, prediction: Tensor, batch: Batch) -> Example:
     corpus = work.subject.corpus
     sample = corpus.read(work.split, item.entry, *Window.of(corpus, work.subject.config, frames).slices(item))
+    if work.subject.task is not None:
+        sample = _as_viewed(sample, batch)
     return Example(sample, prediction[0].float().cpu().numpy())
+
+
+def _as_viewed(sample: Sample, batch: Batch) -> Sample:
+    """The first window of a batch as a task shows it: what the model is given, then what is to be predicted."""
+    layout = batch.layout
+    same = sample.layout.grid == layout.grid and sample.geometry == layout.geometry
+    return replace(
+        sample,
+        values=torch.cat([batch.values[0, :1], batch.target_values()[0]]).cpu().numpy(),
+        valid=batch.valid[0].cpu().numpy(),
+        variables=layout.variables,
+        time=Time(batch.seconds[0].cpu().numpy(), batch.calendar),
+        geometry=layout.geometry,
+        coordinates=sample.coordinates if same else {},
+        steady=layout.steady,
+    )
 
 
 def _predicted(batch: Batch) -> list[tuple[int, str]]:
@@ -342,7 +361,10 @@ def _only(batch: Batch, c: int) -> Batch:
         s, transform=s.transform[c : c + 1], center=s.center[c : c + 1], scale=s.scale[c : c + 1], increment=s.increment[c : c + 1]
     )
     layout = replace(batch.layout, variables=batch.layout.variables[c : c + 1])
-    return replace(batch, values=batch.values[:, :, c : c + 1], valid=batch.valid[:, :, c : c + 1], layout=layout, scales=scales)
+    truth = None if batch.truth is None else batch.truth[:, :, c : c + 1]
+    return replace(
+        batch, values=batch.values[:, :, c : c + 1], valid=batch.valid[:, :, c : c + 1], truth=truth, layout=layout, scales=scales
+    )
 
 
 def _row_mean(values: np.ndarray) -> np.ndarray:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,14 +22,14 @@ from scigpt.data.sample import Layout
 from scigpt.errors import UserError
 from scigpt.model.attention import Kernel, SpaceAttention, TimeAttention, choose_window
 from scigpt.model.conditions import Conditions, Modulation
-from scigpt.model.heads import Distribution, Forecast
+from scigpt.model.heads import Distribution, HeadShape, build_head
 from scigpt.model.initial import Initial
 from scigpt.model.parametrization import learning_rate_scale, residual_share, residual_spread
 from scigpt.model.positions import space_phases, time_phases
 from scigpt.model.sizes import DEPTHS, forward_flops, heads_of, hidden_of, width_of
 from scigpt.model.tokenizer import Tokenizer
 
-SUMS_OVER_WIDTH = ("modulate.weight", "final_modulate.weight", "conditions.mix.1.weight", "head.detokenizer.kernel")
+SUMS_OVER_WIDTH = re.compile(r"(final_)?modulate\.weight|conditions\.mix\.1\.weight|head\..*(kernel|kernel_added|weight)")
 """Matrices outside the blocks that sum over the width."""
 
 
@@ -43,6 +44,9 @@ class ModelConfig:
         reach: frames that time attention sees back.
         attention: sdpa or flash.
         huber_delta: where the loss turns from quadratic to linear, in units of the target.
+        head: what is predicted: point, gaussian, quantile, ensemble, labels, coefficients, classes (see `scigpt.model.heads`), or
+            `module:Class` of a head of your own.
+        head_options: of that head, by name.
     """
 
     size: str = "nano"
@@ -53,6 +57,8 @@ class ModelConfig:
     reach: int = 32
     attention: Kernel = "sdpa"
     huber_delta: float = 3.0
+    head: str = "point"
+    head_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("depth", "width", "heads", "window_tokens", "reach", "huber_delta"):
@@ -80,10 +86,15 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The variables and coefficients a model knows: name to unit, and name to mean and spread over all corpora."""
+    """The variables and coefficients a model knows: name to unit, and name to mean and spread over all corpora.
+
+    The last `added` variables and `added_coefficients` coefficients came with the data that a pretrained model is adapted to.
+    """
 
     units: Mapping[str, str]
     coefficients: Mapping[str, tuple[float, float]]
+    added: int = 0
+    added_coefficients: int = 0
 
     @classmethod
     def from_corpora(cls, corpora: Sequence[Corpus]) -> Vocabulary:
@@ -110,12 +121,36 @@ class Vocabulary:
             coefficients[name] = (mean, spread if spread > 1e-9 * abs(mean) else abs(mean) or 1.0)
         return cls(dict(sorted(units.items())), coefficients)
 
+    def extended(self, other: Vocabulary, where: str) -> Vocabulary:
+        """With what `other` knows besides added at the end. What was known keeps its place, and coefficients their mean and spread.
+
+        Raises:
+            UserError: one variable in two units.
+        """
+        for name, unit in other.units.items():
+            if self.units.get(name, unit) != unit:
+                raise UserError(f"{where} was trained on {name} in {self.units[name]}, and the data has it in {unit}; convert the data")
+        units = {n: u for n, u in sorted(other.units.items()) if n not in self.units}
+        coefficients = {n: c for n, c in sorted(other.coefficients.items()) if n not in self.coefficients}
+        return Vocabulary({**self.units, **units}, {**self.coefficients, **coefficients}, len(units), len(coefficients))
+
+    def settled(self) -> Vocabulary:
+        """The same in alphabetical order, with nothing added: how a model that is adapted further begins."""
+        return Vocabulary(dict(sorted(self.units.items())), dict(sorted(self.coefficients.items())))
+
     def to_json(self) -> dict[str, Any]:
-        return {"units": dict(self.units), "coefficients": {n: list(c) for n, c in self.coefficients.items()}}
+        added = [[*self.units][len(self.units) - self.added :], [*self.coefficients][len(self.coefficients) - self.added_coefficients :]]
+        known = {"units": dict(self.units), "coefficients": {n: list(c) for n, c in self.coefficients.items()}}
+        return known | ({"added": added} if any(added) else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Vocabulary:
-        return cls(dict(data["units"]), {n: (float(m), float(s)) for n, (m, s) in data["coefficients"].items()})
+        """Inverse of `to_json`, whatever a file has done to the order of the keys."""
+        variables, coefficients = data.get("added", ([], []))
+        known = {n: (float(m), float(s)) for n, (m, s) in data["coefficients"].items()}
+        units = {n: data["units"][n] for n in (*(n for n in data["units"] if n not in variables), *variables)}
+        ordered = {n: known[n] for n in (*(n for n in known if n not in coefficients), *coefficients)}
+        return cls(units, ordered, len(variables), len(coefficients))
 
     def rows(self, layout: Layout) -> tuple[int, ...]:
         """The row of each channel.
@@ -147,13 +182,14 @@ class Prediction:
         """In units of the target (increments, see `scigpt.data.normalize`)."""
         return self.distribution.mean
 
-    def z(self) -> Tensor:
-        """In normalised units of the corpus."""
-        return self.normalized.base + self.normalized.unit * self.raw.float()
+    def z(self, raw: Tensor | None = None) -> Tensor:
+        """The mean, or a sample or quantile of the distribution, in normalised units of the corpus."""
+        raw = (self.raw if raw is None else raw).float()
+        return self.normalized.base + self.normalized.unit * raw if self.distribution.relative else raw
 
-    def physical(self) -> Tensor:
+    def physical(self, raw: Tensor | None = None) -> Tensor:
         """In the variables' units; channels that are not predicted hold no meaning."""
-        return self.batch.scales.inverse(self.z())
+        return self.batch.scales.inverse(self.z(raw))
 
 
 class Block(nn.Module):
@@ -207,15 +243,18 @@ class SciGPT(nn.Module):
         super().__init__()
         depth, width, heads = config.resolved()
         self.config, self.vocabulary = config, vocabulary
+        self.rates: dict[str, float] = {}
         self.width, self.heads = width, heads
-        count = len(vocabulary.units)
-        self.tokenizer = Tokenizer(count, width)
-        self.conditions = Conditions(width, len(vocabulary.coefficients))
+        added = vocabulary.added
+        count = len(vocabulary.units) - added
+        self.tokenizer = Tokenizer(count, width, added)
+        self.known_coefficients = len(vocabulary.coefficients) - vocabulary.added_coefficients
+        self.conditions = Conditions(width, self.known_coefficients, vocabulary.added_coefficients)
         self.modulate = nn.Linear(width, 6 * width)
         self.blocks = nn.ModuleList(Block(width, heads, depth, config.attention) for _ in range(depth))
         self.final_norm = Modulation(width)
         self.final_modulate = nn.Linear(width, 2 * width)
-        self.head = Forecast(count, width, config.huber_delta)
+        self.head = build_head(config.head, HeadShape(width, count, added, config.huber_delta), config.head_options)
         initial = Initial(self, seed)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -241,7 +280,7 @@ class SciGPT(nn.Module):
         for i, block in enumerate(self.blocks):
             x = block(x, shared, where, when, grid, window, i % 2 == 1, self.config.reach)
         x = self.final_norm(x, self.final_modulate(condition).unflatten(-1, (2, -1)))
-        return Prediction(self.head(x, batch.layout, rows, batch.patch), fields, batch)
+        return Prediction(self.head(x, batch, rows), fields, batch)
 
     def _coefficients(self, batch: Batch) -> tuple[tuple[int, ...], Tensor, Tensor]:
         """Row, mean and spread of each coefficient of the batch."""
@@ -252,18 +291,24 @@ class SciGPT(nn.Module):
         known = [self.vocabulary.coefficients[n] for n in batch.coefficient_names]
         center = torch.tensor([c for c, _ in known], device=batch.coefficients.device)
         spread = torch.tensor([s for _, s in known], device=batch.coefficients.device)
-        return tuple(order[n] for n in batch.coefficient_names), center, spread
+        # a model without coefficients has one row all the same, before the added ones
+        skipped = int(self.known_coefficients == 0)
+        return tuple(order[n] + skipped for n in batch.coefficient_names), center, spread
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Parameters with their share of the learning rate: matrices that sum over the width learn at a rate that falls with it.
+        """Parameters that are trained with their share of the learning rate: matrices that sum over the width learn at a rate that falls
+        with it; `rates` holds further factors by name.
 
         The hidden matrices of the blocks decay; conditions and the head's kernel, which sum over the width too, do not.
         """
         groups: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}
         wide, narrow = learning_rate_scale(self.width), 1.0
         for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
             hidden = name.startswith("blocks.") and parameter.ndim == 2 and not name.endswith(".offset")
-            groups.setdefault((wide if hidden or name in SUMS_OVER_WIDTH else narrow, hidden), []).append((name, parameter))
+            scale = (wide if hidden or SUMS_OVER_WIDTH.fullmatch(name) else narrow) * self.rates.get(name, 1.0)
+            groups.setdefault((scale, hidden), []).append((name, parameter))
         return [
             {"names": [n for n, _ in found], "params": [p for _, p in found], "lr_scale": scale, "decay": decay}
             for (scale, decay), found in groups.items()

@@ -13,7 +13,7 @@ from scigpt.data.patching import token_grid
 from scigpt.data.sample import SPACE_AXES, BoundaryKind, Geometry, Layout
 from scigpt.model.constant import constant
 from scigpt.model.positions import COORDINATE_FEATURES, coordinate_features
-from scigpt.model.tokenizer import pool
+from scigpt.model.tokenizer import add_rows, pool, rows_of
 
 BOUNDARIES = get_args(BoundaryKind)
 GEOMETRIES = get_args(Geometry)
@@ -49,7 +49,7 @@ def clock_features(batch: Batch) -> Tensor:
 class Conditions(nn.Module):
     """One vector a frame, `(B, T-1, D)`, from everything that holds for the whole frame, and one a token for place and sides."""
 
-    def __init__(self, width: int, coefficients: int) -> None:
+    def __init__(self, width: int, coefficients: int, added: int = 0) -> None:
         super().__init__()
         self.layout = nn.Linear(LAYOUT_FEATURES, width)
         self.clock = nn.Linear(CLOCK_FEATURES, width, bias=False)
@@ -59,15 +59,17 @@ class Conditions(nn.Module):
         self.sides = nn.Parameter(torch.empty(6, len(BOUNDARIES), width))
         inputs = {"layout": LAYOUT_FEATURES, "clock": CLOCK_FEATURES, "mix.1": width, "place": COORDINATE_FEATURES}
         self.spread = {f"{name}.weight": (3 * count) ** -0.5 for name, count in inputs.items()} | {"coefficient": 0.5}
+        add_rows(self, "coefficient", added)
 
     def forward(self, batch: Batch, index: tuple[int, ...], center: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
         """The two of them. `index`, `center` and `spread` `(K,)`: row and pooled statistics of each coefficient of the batch."""
         features = self.layout(layout_features(batch.layout).to(self.sides.device)) + self.clock(clock_features(batch))
         # the sum over no coefficients keeps every parameter in the graph of every batch
-        rows = self.coefficient[list(index)]
+        table = rows_of(self, "coefficient")
+        rows = table[list(index)]
         told = torch.where(batch.known, (batch.coefficients - center) / spread, 0.0)
         named = torch.einsum("bk,kd->bd", told, rows[:, 0]) + torch.einsum("bk,kd->bd", batch.known.float(), rows[:, 1])
-        return self.mix(features + named[:, None] + 0.0 * self.coefficient.sum()), self._tokens(batch)
+        return self.mix(features + named[:, None] + 0.0 * table.sum()), self._tokens(batch)
 
     def _tokens(self, batch: Batch) -> Tensor:
         """Added to the tokens of every frame: place on the Earth, and the kind of a side where a token lies at one; `(B or 1, 1, N, D)`.

@@ -57,6 +57,23 @@ def level_features(levels: tuple[Level | None, ...]) -> Tensor:
     return rows
 
 
+def add_rows(module: nn.Module, name: str, count: int) -> None:
+    """Give a table, one row a variable, `count` more rows, for variables that a pretrained model has never seen. They are a parameter of
+    their own, `NAME_added`: another learning rate, or alone in training, in every strategy."""
+    if count:
+        table = getattr(module, name)
+        module.register_parameter(f"{name}_added", nn.Parameter(torch.empty(count, *table.shape[1:])))
+        spread: dict[str, float] = getattr(module, "spread", {})
+        if name in spread:
+            spread[f"{name}_added"] = spread[name]
+
+
+def rows_of(module: nn.Module, name: str) -> Tensor:
+    """The rows of a table, the added ones last."""
+    table, added = getattr(module, name), getattr(module, f"{name}_added", None)
+    return table if added is None else torch.cat([table, added])
+
+
 class LevelGain(nn.Module):
     """Channels of one variable share its kernel and differ by a gain from their level: 1 without a level."""
 
@@ -78,7 +95,7 @@ class Tokenizer(nn.Module):
     a channel that is wholly invalid adds exactly nothing, as if it were absent.
     """
 
-    def __init__(self, variables: int, width: int) -> None:
+    def __init__(self, variables: int, width: int, added: int = 0) -> None:
         super().__init__()
         self.kernel = nn.Parameter(torch.empty(variables, 2, len(MODES), width))
         self.present = nn.Parameter(torch.empty(variables, width))
@@ -86,6 +103,8 @@ class Tokenizer(nn.Module):
         self.amplitude = nn.Parameter(torch.empty(variables, 2, width))
         self.level = LevelGain(width)
         self.spread = {"kernel": 1 / GAIN}
+        for name in ("kernel", "present", "gaps", "amplitude"):
+            add_rows(self, name, added)
 
     def forward(self, fields: Normalized, layout: Layout, index: tuple[int, ...], patch: Extent) -> Tensor:
         """`index` is each channel's row in the vocabulary. Returns `(B, T, N, D)`."""
@@ -96,8 +115,9 @@ class Tokenizer(nn.Module):
         inputs = torch.cat([patches, share, share * (1.0 - share)], -1)
         waves = basis(patch).to(patches.device) * (GAIN / math.prod(patch))
         rows = list(index)
-        kernels = torch.einsum("pm,csmd->cspd", waves, self.kernel[rows]).flatten(1, 2)
-        kernels = torch.cat([kernels, self.present[rows, None], self.gaps[rows, None]], 1) * self.level(layout)[:, None]
+        kernel, present, gaps, amplitude = (rows_of(self, name) for name in ("kernel", "present", "gaps", "amplitude"))
+        kernels = torch.einsum("pm,csmd->cspd", waves, kernel[rows]).flatten(1, 2)
+        kernels = torch.cat([kernels, present[rows, None], gaps[rows, None]], 1) * self.level(layout)[:, None]
         tokens = patches.new_zeros(patches.shape[1], self.kernel.shape[-1])
         for channel in range(len(rows)):  # one by one: a channel of zeros then leaves the sum as it is, to the last bit
             tokens = torch.addmm(tokens, inputs[channel], kernels[channel])
@@ -105,30 +125,31 @@ class Tokenizer(nn.Module):
         seen = fields.valid.flatten(3).any(-1)  # (B, T, C)
         sizes = torch.stack([fields.log_amplitude, fields.log_increment], -1) * seen[..., None]
         for channel, row in enumerate(index):
-            tokens = tokens + (sizes[:, :, channel] @ self.amplitude[row])[:, :, None]
+            tokens = tokens + (sizes[:, :, channel] @ amplitude[row])[:, :, None]
         return tokens
 
 
 class Detokenizer(nn.Module):
     """Tokens to fields: the mirror of `Tokenizer`, zero at the start so that the first prediction is persistence."""
 
-    def __init__(self, variables: int, width: int) -> None:
+    def __init__(self, variables: int, width: int, added: int = 0) -> None:
         super().__init__()
         self.kernel = nn.Parameter(torch.empty(variables, len(MODES), width))
         self.level = LevelGain(width)
+        add_rows(self, "kernel", added)
 
     def forward(self, tokens: Tensor, layout: Layout, index: tuple[int, ...], patch: Extent) -> Tensor:
         """`(B, T, N, D)` to `(B, T, C, Z, Y, X)`; channels that are not predicted are zero."""
         b, t = tokens.shape[:2]
         waves = basis(patch).to(tokens.device)
-        gains = self.level(layout)
+        gains, table = self.level(layout), rows_of(self, "kernel")
         fields = []
         for channel, row in enumerate(index):
             variable = layout.variables[channel]
             if not variable.predicted:
                 fields.append(tokens.new_zeros(b, t, *layout.grid))
                 continue
-            kernel = (waves @ self.kernel[row]) * gains[channel]  # (P, D)
+            kernel = (waves @ table[row]) * gains[channel]  # (P, D)
             fields.append(unpatchify(tokens @ kernel.T.to(tokens.dtype), layout.grid, patch))
         return torch.stack(fields, 2)
 

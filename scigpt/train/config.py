@@ -17,7 +17,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from scigpt.adapt.config import AdaptConfig
 from scigpt.data.mixture import DataConfig
+from scigpt.data.tasks import TaskConfig
 from scigpt.errors import UserError
 from scigpt.model.backbone import ModelConfig
 from scigpt.train.guard import GuardConfig
@@ -47,6 +49,13 @@ class TrainConfig:
         branch_from: checkpoint (`RUN/checkpoints/step-00000400`) of another run, the trunk, to go on from instead of from the beginning.
             Up to there both must be the same run; only the number of steps and the decay of the learning rate may differ. What comes out is
             what this configuration gives without a trunk.
+        keep_best: a checkpoint is written after every validation whose score is the lowest so far, and kept until a better one is there;
+            it is the one that `evaluate` and others take.
+        patience: validations without a lower score after which the run ends; None: it runs to its last step.
+        rollout: forecasts ahead that the model is trained on. With more than 1, frames of the input are replaced by the model's own
+            forecasts of them, made without gradient from forecasts in turn (the push-forward trick, Brandstetter et al., arXiv:2202.03376,
+            section 3.2).
+        rollout_ramp: share of the run over which the forecasts ahead grow from 1 to `rollout`.
         log_every: steps between two batches of metrics for MLflow.
         threads: CPU threads of torch; None leaves torch's choice. Another number rounds differently.
         activation_checkpointing: keep only the inputs of each block for the backward pass and compute the rest again: less memory, a third
@@ -68,6 +77,10 @@ class TrainConfig:
     keep_every: int | None = None
     keep_steps: list[int] = field(default_factory=list)
     branch_from: str | None = None
+    keep_best: bool = False
+    patience: int | None = None
+    rollout: int = 1
+    rollout_ramp: float = 0.5
     log_every: int = 10
     threads: int | None = None
     activation_checkpointing: bool = False
@@ -77,18 +90,29 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0 and f.name != "hide_coefficients":
+            if (
+                isinstance(value, (int, float))
+                and not isinstance(value, bool)
+                and value <= 0
+                and f.name not in ("hide_coefficients", "rollout_ramp")
+            ):
                 raise UserError(f"{f.name} is {value}; expected a number above 0")
         if any(step < 1 for step in self.keep_steps):
             raise UserError(f"keep_steps is {self.keep_steps}; expected steps of 1 or more")
         if self.threads is not None and self.threads > 1024:
             raise UserError(f"threads is {self.threads}; expected at most 1024, and best the number of processors")
-        if not 0 <= self.hide_coefficients <= 1:
-            raise UserError(f"hide_coefficients is {self.hide_coefficients}; expected a share between 0 and 1")
+        for name in ("hide_coefficients", "rollout_ramp"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is {getattr(self, name)}; expected a share between 0 and 1")
 
     def pinned(self, step: int) -> bool:
         """Whether the checkpoint of a step stays for good."""
         return step in self.keep_steps or (self.keep_every is not None and step % self.keep_every == 0)
+
+    def pushed(self, step: int) -> int:
+        """How often the frames of the input are replaced by forecasts in step `step` (from 0): 0 to `rollout - 1`."""
+        growing = self.rollout_ramp * self.steps
+        return self.rollout - 1 if step >= growing else int(self.rollout * step / growing)
 
     @property
     def layout(self) -> LayoutConfig:
@@ -97,11 +121,18 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run. `run` is its folder; `seed` decides the initial weights, the order of the data and every other draw."""
+    """One run. `run` is its folder; `seed` decides the initial weights, the order of the data and every other draw.
+
+    With `init` (the folder of a run, a checkpoint or an export) it starts from pretrained weights: size and shape of the model are theirs
+    (of `model` only `head`, `head_options` and `attention` count), and `adapt` says what is trained.
+    """
 
     run: str
     data: DataConfig
     seed: int = 0
+    init: str | None = None
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -219,7 +250,7 @@ def _is_config(hint: Any) -> TypeGuard[type]:
 
 FREE = re.compile(
     r"run|report\..*|strategy\..*"
-    r"|train\.(validate_every|validate_windows|checkpoint_every|keep|keep_every|keep_steps\.\d+|branch_from|log_every|micro_batch|threads|activation_checkpointing|compile|watchdog)"
+    r"|train\.(validate_every|validate_windows|checkpoint_every|keep|keep_every|keep_steps\.\d+|branch_from|keep_best|log_every|micro_batch|threads|activation_checkpointing|compile|watchdog)"
     r"|data\.corpora\.\d+\.(path|valid.*)"
 )
 """What a run may change when it goes on. None of it changes the order of the data (a corpus that has moved is known by its fingerprint, a

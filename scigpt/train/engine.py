@@ -15,11 +15,14 @@ from typing import Any
 import torch
 
 import scigpt
+from scigpt.adapt.start import Start, is_new, planned
+from scigpt.adapt.trainable import prepare
 from scigpt.data.corpus import Corpus
 from scigpt.data.files import dump_json, write_bytes
 from scigpt.data.loader import BatchLoader, evaluation_batches, windows
 from scigpt.data.mixture import CorpusConfig, Mixture
 from scigpt.data.normalize import Scales
+from scigpt.data.tasks import build_task
 from scigpt.errors import UserError
 from scigpt.model.backbone import SciGPT, Vocabulary
 from scigpt.model.initial import Initial
@@ -34,6 +37,7 @@ from scigpt.train.preempt import Preemption
 from scigpt.train.processes import Processes
 from scigpt.train.record import Read, Step, incident, ledger_line, metrics_line
 from scigpt.train.report import Mlflow, Progress
+from scigpt.train.rollout import push_forward
 from scigpt.train.run import CHECKPOINTS, INCIDENTS, LEDGER, METRICS, RESULT, begin, open_run, settled, trunk_of
 from scigpt.train.saver import Saver
 from scigpt.train.strategies import build
@@ -78,26 +82,30 @@ class Trainer:
 
     def __init__(self, config: RunConfig, run: Path, processes: Processes, preemption: Preemption, stack: ExitStack) -> None:
         self.config, self.run, self.processes, self.preemption = config, run, processes, preemption
+        self.new: frozenset[str] = frozenset()  # parameters that the pretrained model does not have
         with processes.together():
             self.corpora = [Corpus.open(c.path) for c in config.data.corpora]
             strides = [c.stride for c in config.data.corpora]
             self.scales = [Scales.from_stats(c.layout, c.stats.to_json(), s) for c, s in zip(self.corpora, strides, strict=True)]
             self.mixture = Mixture(self.corpora, config.data, config.seed)
+            self.tasks = [build_task(config.task, c, s, config.seed) for c, s in zip(self.corpora, self.scales, strict=True)]
             self.validation_sets = tuple(self._validation_sets())
-            self.vocabulary = Vocabulary.from_corpora(self.corpora)
             self.strategy = build(config.strategy, config.train.layout, processes.place)
             mesh = self.strategy.mesh
             self.mixture.split(range(self.mixture.data_width), mesh.data_rank, mesh.data_world)
-            with torch.device("meta"):
-                model = SciGPT(config.model, self.vocabulary)
+        self.own = self._newest()
+        with processes.together():
+            model, start = self._model()
         self.parameters = sum(p.numel() for p in model.parameters())  # now, while every process has all of them
+        self.trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.guard = Guard(config.guard)
         self.step, self.next_group, self.skipped, self.loss = 0, 0, 0, float("nan")
         self.validation: dict[str, dict[str, float | None]] = {}
         self.error: UserError | None = None
         sizes = {METRICS: 0, LEDGER: 0}
         self.branched = 0  # steps that were the trunk's
-        self.own = self._newest()
+        self.best: dict[str, Any] | None = None
+        self.stale = 0  # validations since the best one
         with processes.together():
             self.resumed = self.own or self._trunk()
             if self.resumed:
@@ -107,23 +115,51 @@ class Trainer:
             elif self.resumed:
                 self.branched = self.step
         whole = self.resumed.model().__getitem__ if self.resumed else Initial(model, config.seed)
+        if start is not None and not self.resumed:
+            whole = start.fill(model, whole)
         self.strategy.setup(model, whole, config.optim)
         if self.resumed:
             self.strategy.restore_optimizer(self.resumed.optimizer())
         writer = mesh.coordinates["shard"], mesh.sizes["shard"]
-        self.saver = Saver(run / CHECKPOINTS, processes, writer, config.train.keep, config.train.pinned)
+        self.saver = Saver(run / CHECKPOINTS, processes, writer, config.train.keep, self._pinned)
         self.journals: dict[str, Journal] = {}
         with processes.together():
             if processes.first:
                 begin(run, config)
                 checkpoint.sweep(run / CHECKPOINTS)
-                if self.step < config.train.steps:
+                if not self.done:
                     (run / RESULT).unlink(missing_ok=True)
                 self.journals = {name: stack.enter_context(closing(Journal(run / name, size))) for name, size in sizes.items()}
                 provenance.record(run, self.corpora, self.resumed.step if self.resumed else None, processes.world)
                 for note in self.mixture.notes:
                     _log.info("%s", note)
         self.watchdog = stack.enter_context(Watchdog(run, processes.rank, config.train.watchdog))
+
+    def _model(self) -> tuple[SciGPT, Start | None]:
+        """The model without storage, and the pretrained weights it starts from, if it starts now and from some."""
+        config, start = self.config, None
+        if self.own is not None:
+            shape, self.vocabulary = config.model, Vocabulary.from_json(self.own.state["vocabulary"])
+            self.new = frozenset(self.own.state.get("new_parameters", ()))
+        else:
+            shape, self.vocabulary, start = planned(config, self.corpora)
+        with torch.device("meta"):
+            model = SciGPT(shape, self.vocabulary)
+        if config.init is not None:
+            if start is not None:
+                self.new = frozenset(name for name, _ in model.named_parameters() if is_new(name, start))
+            prepare(model, config.adapt, self.new.__contains__)
+        return model, start
+
+    @property
+    def done(self) -> bool:
+        """Whether the last step is done, or no more is to be hoped for."""
+        patience = self.config.train.patience
+        return self.step >= self.config.train.steps or (patience is not None and self.stale >= patience)
+
+    def _pinned(self, step: int) -> bool:
+        best = self.best if self.config.train.keep_best else None
+        return self.config.train.pinned(step) or (best is not None and best["step"] == step)
 
     def fit(self) -> dict[str, Any]:
         """Train to the last step or to the next signal."""
@@ -133,11 +169,18 @@ class Trainer:
         progress = Progress(self.run.name, self.step, config.steps) if first else None
         mlflow = Mlflow(self.config.report if first else replace(self.config.report, mlflow=False), self.run, flatten(self.config))
         loader = BatchLoader(
-            self.mixture, self.scales, self.next_group, config.micro_batch, mesh.data_rank, mesh.data_world, hide_coefficients=hide
+            self.mixture,
+            self.scales,
+            self.next_group,
+            config.micro_batch,
+            mesh.data_rank,
+            mesh.data_world,
+            hide_coefficients=hide,
+            tasks=self.tasks,
         )
         try:
             with loader:
-                while self.step < config.steps:
+                while not self.done:
                     start, waited = time.perf_counter(), loader.wait_seconds
                     groups = self._fetch(loader)
                     weights = self._agree(groups)
@@ -151,14 +194,15 @@ class Trainer:
                     if progress:
                         progress.step(done)
                     tokens, flops = tokens + done.tokens, flops + done.flops
-                    if self.step % config.checkpoint_every == 0 or self.step in config.keep_steps:
+                    improved = config.keep_best and self.best is not None and self.best["step"] == self.step
+                    if improved or self.step % config.checkpoint_every == 0 or self.step in config.keep_steps:
                         saved = self._save()
             self.processes.agree_on(self.error or self.saver.error)  # or some would save and wait for the part of one that does not
             if saved != self.step:
                 self._save()
             self.saver.wait()
             self.processes.agree_on(self.saver.error)
-            status = "FINISHED" if self.step == config.steps else "KILLED"
+            status = "FINISHED" if self.done else "KILLED"
             with self.processes.together():
                 if first and status == "FINISHED":
                     self._conclude("finished")
@@ -172,15 +216,17 @@ class Trainer:
         seconds = time.perf_counter() - began
         return {
             "run": str(self.run),
-            "status": "finished" if self.step == config.steps else "stopped",
+            "status": "finished" if self.done else "stopped",
             "signal": self.preemption.signal,
             "step": self.step,
             "steps": config.steps,
             "processes": self.processes.world,
             "resumed_from_step": self.resumed.step if self.resumed else None,
             "parameters": self.parameters,
+            "trained_parameters": self.trained,
             "loss": number(self.loss),
             "validation": self.validation,
+            "best": self.best,
             "skipped_steps": self.skipped,
             "tokens": tokens,
             "flops": flops,
@@ -206,7 +252,8 @@ class Trainer:
         Returns:
             The weights over all processes; None when all stop here.
         """
-        weights = [group_weight(batches) for _, batches in groups] or [0.0] * self.config.train.groups
+        weight = self.strategy.model.head.weight
+        weights = [group_weight(batches, weight) for _, batches in groups] or [0.0] * self.config.train.groups
         error = self.error or self.saver.error
         told = self.processes.total([float(self.preemption.signal is not None), *self.processes.trouble(error), *weights])
         self.processes.raise_first(told[1 : 1 + self.processes.world], error)
@@ -222,13 +269,17 @@ class Trainer:
         strategy.optimizer.set_rate(done.rate)
         share = 1.0 / max(1, sum(w > 0 for w in weights))
         passes = [(batch, weight / share) for (_, batches), weight in zip(groups, weights, strict=True) if weight > 0 for batch in batches]
+        pushed = config.train.pushed(self.step)
         for i, (batch, total) in enumerate(passes):
             placed = strategy.place(batch)
+            if pushed:
+                with strategy.autocast():
+                    placed = push_forward(strategy.forward, placed, pushed)
             with strategy.accumulate(i + 1 == len(passes)):
                 with strategy.autocast():
                     part = share_of_loss(strategy.forward(placed), model.head, total)
                 strategy.backward(part.loss)
-            done.add(placed, part, model.tokens(placed), 3 * model.flops(placed))
+            done.add(placed, part, model.tokens(placed), (3 + pushed) * model.flops(placed))
         done.sum_over(self.processes)
         done.norm = strategy.norm() if passes else 0.0
         done.skipped = self.guard.judge(done.loss, done.norm) if passes else self.guard.refuse("no target is valid")
@@ -245,6 +296,7 @@ class Trainer:
             line["variables"] = done.variables(self.processes)
         if self.step % config.validate_every == 0 or self.step == config.steps:
             line["validation"] = self.validation = self._validate()
+            self._compare()
         try:
             self._write(line, groups)
             if done.skipped is not None:
@@ -266,6 +318,16 @@ class Trainer:
                 f"{self.run}: {self.guard.row} steps in a row were skipped, the last (step {self.step}) because {done.skipped}; look into "
                 f"{self.run / INCIDENTS}, then lower optim.lr or mend the data, and begin another run"
             )
+
+    def _compare(self) -> None:
+        """The score of this step against the best one so far. A run without validation has none."""
+        score = self._score()
+        if score is None:
+            return
+        if self.best is None or score < self.best["score"]:
+            self.best, self.stale = {"step": self.step, "score": score}, 0
+        else:
+            self.stale += 1
 
     def _write(self, line: dict[str, Any], groups: list[Read]) -> None:
         if self.processes.first:
@@ -310,7 +372,7 @@ class Trainer:
             corpus, size = self.corpora[i], min(self.mixture.sizes[i], self.config.train.micro_batch or self.mixture.sizes[i])
             limit, patch = self.config.train.validate_windows, self.config.data.patch
             batches = evaluation_batches(
-                corpus, self.scales[i], settings, frames, split, size, limit, patch, mesh.data_rank, mesh.data_world
+                corpus, self.scales[i], settings, frames, split, size, limit, patch, mesh.data_rank, mesh.data_world, self.tasks[i]
             )
             found[corpus.name if len(settings.valid) == 1 else f"{corpus.name}/{split}"] = validate(self.strategy, self.processes, batches)
             self.watchdog.beat()
@@ -326,6 +388,9 @@ class Trainer:
                 "branch_step": self.branched,
                 "loss": number(self.loss),
                 "validation": self.validation,
+                "best": self.best if self.config.train.keep_best else None,
+                "stale": [self.best, self.stale],
+                "new_parameters": sorted(self.new),
                 "guard": self.guard.state(),
                 "journals": {name: journal.sync() for name, journal in self.journals.items()},
                 "config": self.config.to_json(),
@@ -352,8 +417,10 @@ class Trainer:
             "steps": config.train.steps,
             "loss": number(self.loss),
             "score": self._score(),
+            "best": self.best,
             "validation": self.validation,
             "parameters": parameters(config.model, self.vocabulary),
+            "trained_parameters": self.trained,
             **whole.to_json(),
             "own_flops": whole.flops["total"] - trunk.flops["total"],
             "seconds": sum(line["seconds"] for line in lines),
@@ -415,5 +482,6 @@ class Trainer:
         self.step, self.next_group, self.skipped = found.step, int(state["next_group"]), int(state["skipped"])
         self.loss = float("nan") if state["loss"] is None else float(state["loss"])
         self.validation = dict(state["validation"])
+        self.best, self.stale = state.get("stale", (None, 0))
         if self.processes.first:
             _log.info("%s: goes on from step %d of %d", self.run, self.step, self.config.train.steps)

@@ -78,9 +78,7 @@ class Processes:
         if gpus:
             torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
-        dist.init_process_group(
-            backend, store=dist.PrefixStore("group", store), rank=place.rank, world_size=place.world, timeout=limit
-        )
+        dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=place.rank, world_size=place.world, timeout=limit)
         try:
             yield cls(place, dist.PrefixStore("scigpt", store))
         except BaseException as error:

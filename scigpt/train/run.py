@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from scigpt.adapt.start import Start
 from scigpt.data.files import write_bytes
 from scigpt.errors import UserError
 from scigpt.train import checkpoint
@@ -26,8 +27,9 @@ _log = logging.getLogger(__name__)
 
 
 def settled(config: RunConfig, width: int) -> RunConfig:
-    """The configuration with `data.data_width` stated: as the run, or the trunk it branches from, was begun, or `width`, the number of
-    data-parallel processes now."""
+    """The configuration with everything stated that follows from something else: the model of `init`, the head of the task, and
+    `data.data_width`: as the run, or the trunk it branches from, was begun, or `width`, the number of data-parallel processes now."""
+    config = _with_model(config)
     if config.data.data_width is not None:
         return config
     file, begun = Path(config.run) / CONFIG, None
@@ -36,6 +38,39 @@ def settled(config: RunConfig, width: int) -> RunConfig:
     elif config.train.branch_from is not None:
         begun = trunk_of(config)[1].data.data_width
     return replace(config, data=replace(config.data, data_width=begun or width))
+
+
+def _with_model(config: RunConfig) -> RunConfig:
+    model, task, file = config.model, config.task, Path(config.run) / CONFIG
+    if model.head == "point" and task.head != "point":
+        counts = {"coefficients": len(task.coefficients), "classes": len(task.values)}
+        options = {"count": counts[task.head], **model.head_options} if task.head in counts else model.head_options
+        model = replace(model, head=task.head, head_options=options)
+    if config.init is not None:
+        # the run itself knows, so that it can go on where its beginning is gone
+        shape = load(file).model if file.exists() else Start.open(config.init).config
+        model = replace(shape, head=model.head, head_options=model.head_options, attention=model.attention)
+    return replace(config, model=model)
+
+
+def checkpoint_of(path: Path) -> Checkpoint | None:
+    """The checkpoint that stands for a folder: of a run the best, where it keeps that, or the newest; or the folder itself. None: neither.
+
+    Raises:
+        UserError: a checkpoint that is broken.
+    """
+    if (path / checkpoint.MANIFEST).is_file() and (path / checkpoint.STATE).is_file():
+        if problem := checkpoint.broken(path):
+            raise UserError(f"{path}: {problem}; take another checkpoint")
+        return checkpoint.opened(path)
+    found = checkpoint.newest(path / CHECKPOINTS)
+    if found is None or not found.state.get("best"):
+        return found
+    best = checkpoint.folder_of(path / CHECKPOINTS, int(found.state["best"]["step"]))
+    if problem := checkpoint.broken(best):
+        _log.warning("checkpoint %s, the best of its run, is passed over: %s", best, problem)
+        return found
+    return checkpoint.opened(best)
 
 
 def trunk_of(config: RunConfig) -> tuple[Checkpoint, RunConfig]:

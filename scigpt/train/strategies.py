@@ -219,7 +219,7 @@ class Single:
     def state(self) -> Iterator[Piece]:
         if self.mesh.coordinates["replicate"] > 0:
             return
-        for name, parameter in self.optimizer.named:
+        for name, parameter in self.model.named_parameters():  # frozen ones too: a checkpoint is a whole model
             values, start = local(parameter.detach())
             shape = tuple(parameter.shape)
             yield Piece(MODEL, name, shape, start, values)

@@ -9,7 +9,6 @@ import torch
 from scigpt.data.batches import Batch
 from scigpt.evaluate.metrics import score, scored
 from scigpt.train.journal import number
-from scigpt.train.objective import target_weight
 from scigpt.train.processes import Processes
 from scigpt.train.strategies import Strategy
 
@@ -25,12 +24,15 @@ def validate(strategy: Strategy, processes: Processes, batches: Iterable[Batch])
     for batch in map(strategy.place, batches):
         with strategy.autocast():
             prediction = strategy.forward(batch)
-        weight = target_weight(batch)
-        error = strategy.model.head.error(prediction.distribution, prediction.normalized.target)
+        head = strategy.model.head
+        weight = head.weight(batch)
+        error = head.error(prediction.distribution, head.target(prediction.normalized, batch))
         errors += float(torch.where(weight > 0, error * weight, 0.0).sum(dtype=torch.float64))
         weights += float(weight.sum(dtype=torch.float64))
         windows += int(batch.valid.flatten(1).any(1).sum())
-        found = score(prediction.physical(), batch.values[:, 1:], scored(batch), batch.weight).vrmse
+        if batch.answers is not None:  # of whole windows: there is no field to score
+            continue
+        found = score(prediction.physical(), batch.target_values(), scored(batch), batch.weight).vrmse
         found = found[~found.isnan()]
         scores, defined = scores + float(found.sum(dtype=torch.float64)), defined + found.numel()
     errors, weights, count, scores, of = processes.total([errors, weights, windows, scores, defined])

@@ -21,7 +21,7 @@ print(model.tokens(batch), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 
 
 
 def test_a_721_by_1440_field_steps_within_16_gib() -> None:
-    code = STEP.format(here=str(Path(__file__).parent))
+    code = STEP.format(here=str(Path(__file__).parent.parent))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     tokens, peak = done.stdout.split()
     assert int(tokens) == 103 * 180  # windows of the default limit: full attention would need 18,540^2 scores a head

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "model"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from toys import VOCABULARY, make_batch
 

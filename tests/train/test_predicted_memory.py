@@ -12,9 +12,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "model"))
-
 from toys import VOCABULARY, make_batch
 
 from scigpt.data.batches import Batch

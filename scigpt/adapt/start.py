@@ -1,0 +1,183 @@
+"""Where an adapted model starts: the weights of a run, a checkpoint or an export, grown by what the new data brings.
+
+Variables and coefficients that the pretrained model has never seen become rows of their own behind the ones it knows (see
+`scigpt.model.tokenizer.add_rows`). Nothing that was there moves, and a variable that is absent adds exactly nothing, so on old data the
+grown model gives the numbers of the old one to the last bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from scigpt.data.corpus import Corpus
+from scigpt.errors import UserError
+from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
+from scigpt.train import checkpoint
+from scigpt.train.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from scigpt.train.config import RunConfig
+
+_log = logging.getLogger(__name__)
+
+TABLE = re.compile(r"tokenizer\.(kernel|present|gaps|amplitude)|conditions\.coefficient|head\.(.+\.)?kernel")
+"""Parameters with a row for each variable or coefficient."""
+ADDED = "_added"
+EXPORT = "scigpt.json"
+"""What an export has and a run has not."""
+LARGEST_SCALE = 1e30
+"""Spreads between its inverse and this are numbers that float32 can hold with room for products."""
+BULK = 1e-3
+"""Where most values lie within so small a share of the spread, a few others decide everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Pretrained weights: whole parameters by name, of a model of `config` that knows `vocabulary` (nothing added, nothing of low rank)."""
+
+    path: Path
+    config: ModelConfig
+    vocabulary: Vocabulary
+    tensors: Mapping[str, Tensor]
+    raw: Vocabulary
+    scale: float = 0.0
+
+    @classmethod
+    def open(cls, init: str) -> Start:
+        """
+        Args:
+            init: folder of a run (its best checkpoint, or its newest), of a checkpoint, or of an export.
+
+        Raises:
+            UserError: none of these.
+        """
+        from scigpt.train.run import checkpoint_of  # what opens runs opens this
+
+        path = Path(init)
+        if (path / EXPORT).is_file():
+            from scigpt.export.weights import Exported
+
+            exported = Exported.open(path)
+            return cls(path, exported.config, exported.vocabulary, exported.tensors, exported.vocabulary)
+        found = checkpoint_of(path)
+        if found is None:
+            raise UserError(
+                f"init: {path} is no run with a complete checkpoint, no checkpoint and no export; give the folder that `scigpt pretrain`, "
+                f"`scigpt finetune` or `scigpt export` wrote"
+            )
+        return cls.of(found)
+
+    @classmethod
+    def of(cls, found: Checkpoint) -> Start:
+        """From a checkpoint."""
+        from scigpt.train.config import build
+
+        config = found.state["config"]
+        model = build(ModelConfig, config["model"], str(found.path / checkpoint.STATE), "model")
+        adapt = config.get("adapt") or {}
+        scale = adapt["alpha"] / adapt["rank"] if adapt.get("mode") == "lora" else 0.0
+        raw = Vocabulary.from_json(found.state["vocabulary"])
+        return cls(found.path, model, raw.settled(), found.model(), raw, scale)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A whole parameter: additions of low rank merged, added rows in their alphabetical place."""
+        values = self.tensors[name]
+        stem = name.removesuffix(".weight")
+        if f"{stem}.lora_a" in self.tensors:
+            low, high = self.tensors[f"{stem}.lora_a"].double(), self.tensors[f"{stem}.lora_b"].double()
+            return (values.double() + self.scale * high @ low).float()
+        added = name + ADDED
+        if added not in self.tensors or not TABLE.fullmatch(name):
+            return values
+        if name == "conditions.coefficient":
+            first, order, known = self.raw.coefficients, self.vocabulary.coefficients, self.raw.added_coefficients
+        else:
+            first, order, known = self.raw.units, self.vocabulary.units, self.raw.added  # type: ignore[assignment]
+        rows = torch.cat([values[: len(first) - known], self.tensors[added]])  # without the row that stands for no coefficient
+        place = {n: i for i, n in enumerate(first)}
+        return rows[[place[n] for n in order]]
+
+    def model(self) -> SciGPT:
+        """The pretrained model itself."""
+        with torch.device("meta"):
+            model = SciGPT(self.config, self.vocabulary)
+        model.to_empty(device="cpu")
+        with torch.no_grad():
+            whole = self.fill(model, self.__getitem__)
+            for name, parameter in model.named_parameters():
+                parameter.copy_(whole(name))
+        return model
+
+    def fill(self, model: nn.Module, initial: Callable[[str], Tensor]) -> Callable[[str], Tensor]:
+        """The parameters a model starts with, by name: the pretrained ones; initial ones for what is new.
+
+        Raises:
+            UserError: a parameter of the backbone that is missing or has another shape.
+        """
+        own = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        for name, shape in own.items():
+            if is_new(name, self):
+                continue
+            if name not in self or tuple(self[name].shape) != shape:
+                there = tuple(self[name].shape) if name in self else "none"
+                raise UserError(f"init: {self.path} has the parameter {name} in the shape {there} and the model needs {shape}")
+        return lambda name: initial(name) if is_new(name, self) else self[name]
+
+
+def is_new(name: str, start: Start) -> bool:
+    """Whether a parameter of the adapted model has no counterpart in the pretrained one."""
+    return name.endswith(ADDED) or ".lora_" in name or (name.startswith("head.") and name not in start)
+
+
+def planned(config: RunConfig, corpora: Sequence[Corpus]) -> tuple[ModelConfig, Vocabulary, Start | None]:
+    """Model and vocabulary of a run: of its configuration, or, with `init`, those of the pretrained model and what the corpora add.
+
+    Raises:
+        UserError: an `init` that is none; a variable in another unit; statistics of a new variable that float32 cannot work with.
+    """
+    brought = Vocabulary.from_corpora(corpora)
+    if config.init is None:
+        return config.model, brought, None
+    start = Start.open(config.init)
+    model = replace(start.config, head=config.model.head, head_options=config.model.head_options, attention=config.model.attention)
+    vocabulary = start.vocabulary.extended(brought, f"init: {start.path}")
+    new = [*vocabulary.units][len(vocabulary.units) - vocabulary.added :]
+    for corpus in corpora:
+        check_scales(corpus, new)
+    return model, vocabulary, start
+
+
+def check_scales(corpus: Corpus, names: Sequence[str]) -> None:
+    """Warn of a variable among `names` of which a few values would outweigh all others.
+
+    Raises:
+        UserError: one whose spread is too large or too small for float32.
+    """
+    statistics: dict[str, Any] = corpus.stats.to_json()["variables"]
+    for v in corpus.layout.variables:
+        entry = statistics.get(v.key)
+        if v.name not in names or not entry or not entry["count"]:
+            continue
+        spread = (entry["m2"] / entry["count"]) ** 0.5
+        where = f"corpus {corpus.name} ({corpus.path}): the new variable {v.key}"
+        if spread and not 1 / LARGEST_SCALE < spread < LARGEST_SCALE:
+            raise UserError(f"{where} has a standard deviation of {spread:.3g} {v.unit}; give it in a unit in which it is nearer to 1")
+        quantiles = sorted(float(q) for q in entry["quantiles"].values())
+        if quantiles and quantiles[-1] - quantiles[0] < BULK * spread:
+            _log.warning(
+                "%s: most of its values lie within %.2g of its standard deviations, so a few others decide what is learned; mark faulty "
+                "ones as gaps, or register a logarithmic transform for it",
+                where,
+                (quantiles[-1] - quantiles[0]) / spread,
+            )
