@@ -127,6 +127,16 @@ def _this_machine(precision: str, threads: int | None, mfu: float) -> Hardware:
     return Hardware("this machine's CPU", peak, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), mfu, gpu=False, shared=True)
 
 
+def memory_here() -> Hardware:
+    """The device that a run started here gets, and its memory; how fast it is does not matter."""
+    import torch
+
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_properties(0)
+        return Hardware(device.name, 1.0, device.total_memory, MFU)
+    return Hardware("this machine's CPU", 1.0, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), MFU, gpu=False, shared=True)
+
+
 def plan(
     config: Config,
     overrides: Overrides = None,
@@ -196,15 +206,20 @@ class Planner:
     """
 
     def __init__(self, config: RunConfig, machine: Hardware, spelling: str) -> None:
+        from scigpt.adapt.start import is_new, planned
         from scigpt.data.corpus import Corpus
         from scigpt.data.normalize import Scales
-        from scigpt.model.backbone import Vocabulary
+        from scigpt.data.tasks import build_task
+        from scigpt.train.run import with_model
 
+        config = with_model(config)
         self.config, self.machine, self.spelling = config, machine, spelling
         self.corpora = [Corpus.open(c.path) for c in config.data.corpora]
         strides = [c.stride for c in config.data.corpora]
         self.scales = [Scales.from_stats(c.layout, c.stats.to_json(), s) for c, s in zip(self.corpora, strides, strict=True)]
-        self.vocabulary = Vocabulary.from_corpora(self.corpora)
+        self.tasks = [build_task(config.task, c, s, config.seed) for c, s in zip(self.corpora, self.scales, strict=True)]
+        _, self.vocabulary, start = planned(config, self.corpora)
+        self._new = (lambda name: is_new(name, start)) if start is not None else None
         self._models: dict[tuple[Any, ...], SciGPT] = {}
         self._passes: dict[tuple[Any, ...], dict[int, Activations]] = {}
         self._mixtures: dict[int | None, Mixture] = {}
@@ -222,15 +237,20 @@ class Planner:
             "memory": dict(self._by_strategy(processes)),
             "fullest": {"corpus": need.corpus, "windows": need.windows},
             **self._work(processes),
-            "refusal": None if need.total <= limit else self._refusal(need, processes),
+            "refusal": None if need.total <= limit else self.refusal(need, processes),
         }
 
     def _model_report(self) -> dict[str, Any]:
         from scigpt.train.memory import parts
 
         depth, width, heads = self.config.model.resolved()
-        by_part = parts(self._model(self.config.model))
-        return {"depth": depth, "width": width, "heads": heads, "parameters": sum(by_part.values()), "by_part": by_part}
+        by_part, (trained, whole) = parts(self._model(self.config.model)), self.trained()
+        return {"depth": depth, "width": width, "heads": heads, "parameters": whole, "trained": trained, "by_part": by_part}
+
+    def trained(self) -> tuple[int, int]:
+        """How many parameters are trained, of how many."""
+        parameters = list(self._model(self.config.model).parameters())
+        return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
 
     def _by_strategy(self, processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """What every strategy would need at this number of processes; those of one process do not differ."""
@@ -312,7 +332,7 @@ class Planner:
         several = [n for n in known if n > 1]
         if windows not in known and (windows == 1 or len(several) < 2):
             batch = self._batch(corpus, windows)
-            known[windows] = activations(config.model, self.vocabulary, batch, layout, gathered, self.machine.gpu)
+            known[windows] = activations(config.model, self.vocabulary, batch, layout, gathered, self.machine.gpu, self._adapt)
         if windows in known:
             return known[windows]
         a, b = several
@@ -324,7 +344,8 @@ class Planner:
         from scigpt.train.memory import blank_batch
 
         window, patch = self._shapes.windows[corpus], self._shapes.patches[corpus]
-        return blank_batch(self.corpora[corpus], self.config.data.corpora[corpus], window, self.scales[corpus], patch, windows)
+        settings, task = self.config.data.corpora[corpus], self.tasks[corpus]
+        return blank_batch(self.corpora[corpus], settings, window, self.scales[corpus], patch, windows, task)
 
     @cached_property
     def _shapes(self) -> Mixture:
@@ -354,11 +375,20 @@ class Planner:
         if _key(config) not in self._models:
             with torch.device("meta"):
                 self._models[_key(config)] = SciGPT(config, self.vocabulary)
+            self._adapt(self._models[_key(config)])
         return self._models[_key(config)]
+
+    def _adapt(self, model: SciGPT) -> None:
+        """Freeze and insert what an adapted run does."""
+        from scigpt.adapt.trainable import prepare
+
+        if self._new is not None:
+            prepare(model, self.config.adapt, self._new)
 
     # ---------------------------------------------------------------- what would fit
 
-    def _refusal(self, need: Need, processes: int) -> str:
+    def refusal(self, need: Need, processes: int) -> str:
+        """One sentence: what it needs, what there is, and the nearest configuration that fits."""
         config, limit = self.config, self.machine.limit(processes)
         part = max(need.parts, key=lambda p: need.parts[p])
         of = f" (a pass of {need.windows} windows of {need.corpus})" if part in ("activations", "temporary") else ""
@@ -419,6 +449,8 @@ class Planner:
         from scigpt.model.sizes import DEPTHS, width_of
 
         model = change.config.model
+        if change.config.init is not None:
+            return  # its size is that of the pretrained model
         depth, width, _ = model.resolved()
         stated = [name for name in ("depth", "width", "heads") if getattr(model, name) is not None]
         words = [f"model.{name}=null" for name in stated]
@@ -453,7 +485,7 @@ class Planner:
 
 
 def _key(config: ModelConfig) -> tuple[Any, ...]:
-    return tuple(asdict(config).values())
+    return tuple(map(repr, asdict(config).values()))
 
 
 def label(config: RunConfig) -> str:
@@ -464,7 +496,8 @@ def label(config: RunConfig) -> str:
 def _text(result: dict[str, Any]) -> str:
     model, device, step, total = result["model"], result["device"], result["step"], result["total"]
     by_part = ", ".join(f"{name} {si(n)}" for name, n in model["by_part"].items())
-    size = f"{si(model['parameters'])} parameters ({by_part}); depth {model['depth']}, width {model['width']}, {model['heads']} heads"
+    of = f", {si(model['trained'])} of them trained" if model["trained"] < model["parameters"] else ""
+    size = f"{si(model['parameters'])} parameters ({by_part}){of}; depth {model['depth']}, width {model['width']}, {model['heads']} heads"
     rates = f"{si(device['peak'])}FLOP/s, {device['usable'] / GIB:.1f} GiB usable"
     columns = ["parameters", "gradients", "optimizer", "buffers", "activations", "temporary", "total"]
     rows = []

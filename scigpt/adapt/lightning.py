@@ -7,6 +7,7 @@ the steps that `scigpt.train.engine` takes.
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -152,6 +153,7 @@ class SciGPTModule(LightningModule):
             raise UserError("the schedule of the learning rate needs the number of steps; give Trainer max_steps or max_epochs")
         self._steps, optim = int(steps), self.config.optim
         optimizer = AdamW(self.model.parameter_groups(), optim).inner
+        optimizer._step_supports_amp_scaling = False  # or Lightning refuses to clip in mixed precision
         for group in optimizer.param_groups:
             group["lr"] = group["lr_scale"]  # what the schedule is multiplied with
 
@@ -161,7 +163,8 @@ class SciGPTModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean error over the valid targets of a group, of which every process has a part; 0 where none is valid."""
+        """The mean error over the valid targets of a group, of which every process has a part; 0 where none is valid (our own engine leaves
+        such a group out of the step's mean)."""
         head, world = self.model.head, self.trainer.world_size
         (total,) = self._over_all([group_weight([batch], head.weight)])
         pushed = replace(self.config.train, steps=self._steps).pushed(self.global_step)
@@ -173,7 +176,7 @@ class SciGPTModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._sums = {}
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         found = self._sums.setdefault(batch.corpus, [0.0] * 4)
         found[:] = (a + b for a, b in zip(found, _sums(self.model(batch), self.model), strict=True))
 
@@ -203,7 +206,7 @@ class CorpusDataModule(LightningDataModule):
     """The mixture of a run: a training batch is one group (of several processes, this one's part), in the order that `scigpt pretrain` has.
 
     An epoch is as many groups as hold the windows of all corpora once. The next one goes on where it ends, and a Trainer that goes on from
-    a checkpoint goes on with the next group, in the middle of an epoch too. Validation has a loader for each corpus and split.
+    a checkpoint goes on with the next group, in the middle of an epoch too. The validation loader runs through the splits of all corpora.
 
     Args:
         data: corpora and how they are cut. Where it states no `data_width` this is the number of processes.
@@ -259,8 +262,8 @@ class CorpusDataModule(LightningDataModule):
     def train_dataloader(self) -> Iterable[Batch]:
         return _Groups(self)
 
-    def val_dataloader(self) -> list[Iterable[Batch]]:
-        return [_Windows(make) for make in self._validation()]
+    def val_dataloader(self) -> Iterable[Batch]:
+        return _Windows(list(self._validation()))
 
     def _validation(self) -> Iterator[Callable[[], Iterator[Batch]]]:
         """What yields the windows of each split: as long as in training, or shorter where the records are."""
@@ -334,13 +337,13 @@ class _Groups:
 
 
 class _Windows:
-    """The batches of a split, as often as they are asked for."""
+    """The batches of all splits, as often as they are asked for."""
 
-    def __init__(self, make: Callable[[], Iterator[Batch]]) -> None:
-        self._make = make
+    def __init__(self, splits: Sequence[Callable[[], Iterator[Batch]]]) -> None:
+        self._splits = splits
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._make()
+        return itertools.chain.from_iterable(make() for make in self._splits)
 
 
 def _sums(prediction: Prediction, model: SciGPT) -> tuple[float, float, float, int]:

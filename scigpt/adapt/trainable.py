@@ -25,7 +25,7 @@ def prepare(model: SciGPT, config: AdaptConfig, new: Callable[[str], bool] = lam
         lora.insert(model, config.rank, config.alpha, config.targets)
     depth = len(model.blocks)
     for name, parameter in model.named_parameters():
-        trained = config.mode == "full" or new(name) or (config.mode == "frozen" and name.startswith(ENDS))
+        trained = config.mode == "full" or new(name) or ".lora_" in name or (config.mode == "frozen" and name.startswith(ENDS))
         parameter.requires_grad_(trained)
         rate = config.layer_decay ** below_the_top(name, depth)
         model.rates[name] = rate * config.new_rate if new(name) and ".lora_" not in name else rate

@@ -104,15 +104,15 @@ class BatchLoader:
         share = len(group.items) // self.world
         parts = self.mixture.split(group.items, self.rank, self.world, math.ceil(share / (self.micro_batch or share)))
         batches = [_batch(corpus, config.train, part, window, self.scales[c], self.mixture.patches[c]) for part in parts]
-        if self._hide and batches[0].coefficient_names:
-            batches = [self._hidden(batch, part) for batch, part in zip(batches, parts, strict=True)]
         batches = [_viewed(batch, part, self._tasks[c]) for batch, part in zip(batches, parts, strict=True)]
+        if self._hide and batches[0].coefficient_names:  # what is left of them where a task asks for some
+            batches = [self._hidden(batch, part) for batch, part in zip(batches, parts, strict=True)]
         return group, [b.pin_memory() for b in batches] if torch.cuda.is_available() else batches
 
     def _hidden(self, batch: Batch, items: Sequence[Item]) -> Batch:
         purpose = key(self.mixture.seed, "coefficients", batch.corpus)
         draws = uniform(np.array([item.position for item in items]), 1 << 30, purpose)
-        told = torch.from_numpy(draws >= self._hide * (1 << 30))
+        told = torch.from_numpy(draws >= self._hide * (1 << 30)).repeat_interleave(len(batch) // len(items))
         return replace(batch, known=batch.known & told[:, None])
 
 

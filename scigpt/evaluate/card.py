@@ -8,14 +8,14 @@ from typing import Any
 
 import jinja2
 
-METHODS = ("model", "persistence", "linear", "mean", "trailing mean", "climatology", "FNO")
+METHODS = ("model", "interpolation", "persistence", "linear", "mean", "trailing mean", "climatology", "FNO")
 CLASSES = {"better": "win", "even": "even", "worse": "loss", "undefined": "none"}
 
 
 def render(results: Mapping[str, Any]) -> str:
     """HTML of the results (see `scigpt.evaluate.evaluate`; before non-finite numbers become null). Pictures are files beside the page."""
     filters = {"figure": figure, "conclusion": conclusion, "interval": interval, "verdict": verdict, "best": best, "column": column}
-    filters |= {"plain": "{:g}".format, "share": "{:.3g}".format}
+    filters |= {"plain": "{:g}".format, "share": "{:.3g}".format, "scores": scores, "names": names}
     return page("scigpt.evaluate", "card.html", filters, methods=METHODS, classes=CLASSES, **results)
 
 
@@ -30,6 +30,18 @@ def page(package: str, template: str, filters: Mapping[str, Any], **values: Any)
     )
     environment.filters |= filters
     return environment.get_template(template).render(**values)
+
+
+def scores(part: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """What a split has besides its errors, `{name: {method: {score: value}}}` each, under a title."""
+    titles = {"images": "Super-resolution", "uncertainty": "Uncertainty", "picks": "Picks"}
+    found = [(title, part[key]) for key, title in titles.items() if part[key]]
+    return found + ([("Answers", part["answers"]["scores"])] if part["answers"] else [])
+
+
+def names(found: Mapping[str, Any]) -> list[str]:
+    """Every score that some method has, in order."""
+    return list(dict.fromkeys(name for methods in found.values() for row in methods.values() for name in row))
 
 
 def figure(value: float | None) -> str:

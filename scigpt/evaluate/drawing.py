@@ -15,6 +15,7 @@ from scigpt.evaluate.study import CLIMATOLOGY, MODEL
 GREY, INK = "#c4c4c4", "#222222"
 COLOURS = {
     MODEL: "#c8102e",
+    "interpolation": "#5b6770",
     "persistence": "#5b6770",
     "linear": "#1f6fb2",
     "mean": "#b5bac0",
@@ -25,6 +26,7 @@ COLOURS = {
 }
 STYLES = {
     MODEL: "-",
+    "interpolation": "--",
     "persistence": "--",
     "linear": "-.",
     "mean": ":",

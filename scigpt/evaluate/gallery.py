@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from scigpt.evaluate import pictures
 from scigpt.evaluate.animation import animate
+from scigpt.evaluate.answers_figure import answers_figure
 from scigpt.evaluate.curves import drift_figure, lead_time_figure, spectra_figure
 from scigpt.evaluate.drawing import label, shown_variables
 from scigpt.evaluate.study import Study
@@ -40,7 +41,11 @@ def draw(study: Study, folder: Path, stem: str) -> list[Picture]:
 
 def _figures(study: Study) -> Iterator[tuple[Figure, str, str]]:
     """Figure, name, caption."""
-    sample, numbers = study.one_step.sample, study.numbers
+    numbers = study.numbers
+    if study.one_step is None:
+        yield answers_figure(numbers["answers"]), "answers", "what the model said against what was true"
+        return
+    sample = study.one_step.sample
     for c, variable in shown_variables(sample):
         for figure, what in pictures.one_step(study.one_step, c):
             yield figure, f"{variable.key}-{what}", f"{label(variable)}: {what}"

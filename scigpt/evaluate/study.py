@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 from scigpt.data.batches import Batch
 from scigpt.data.mixture import Item, Window
 from scigpt.data.sample import Sample, Time
+from scigpt.data.tasks import Asked
+from scigpt.evaluate.answers import Answers
 from scigpt.evaluate.baselines import baselines_for
 from scigpt.evaluate.breakdown import ranges, regions
 from scigpt.evaluate.climatology import Climatology
@@ -24,6 +26,7 @@ from scigpt.evaluate.metrics import Scores, score, scored, survival, vrmse_by_fr
 from scigpt.evaluate.plan import Options, Plan, Subject, plan, scored_windows
 from scigpt.evaluate.rollout import Model, rollout
 from scigpt.evaluate.spectra import BANDS, Accumulator, Spectral
+from scigpt.model.backbone import Prediction
 
 __all__ = ["CLIMATOLOGY", "MODEL", "Beside", "Example", "Options", "Plan", "Study", "Subject", "plan", "study"]
 
@@ -50,10 +53,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Numbers of a split (JSON but for non-finite floats) and the first window of each kind, chosen before any score is known."""
+    """Numbers of a split (JSON but for non-finite floats) and the first window of each kind, chosen before any score is known; None where
+    no field is predicted."""
 
     numbers: dict[str, Any]
-    one_step: Example
+    one_step: Example | None
     rollout: Example | None
 
 
@@ -71,6 +75,8 @@ def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress
     beside = beside or Beside()
     models = {MODEL: model, **beside.models}
     about = work.subject.corpus.manifest["splits"][work.split]
+    if isinstance(work.subject.task, Asked):
+        return _answered(model, work, work.subject.task, device, progress)
     first, records = _OneStep(work), []
     items, batches = scored_windows(work, work.frames, work.options.windows, device, progress, "one step")
     for chunk, batch in batches:
@@ -89,6 +95,7 @@ def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress
         "frames": work.frames,
         **first.numbers(records),
         "rollout": None,
+        "answers": None,
     }
     if not work.steps:
         return Study(numbers, first.example, None)
@@ -102,6 +109,34 @@ def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress
     assert later.example is not None
     numbers["rollout"] = later.numbers([item.entry for item in items], later.example.sample.time.calendar)
     return Study(numbers, first.example, later.example)
+
+
+def _answered(model: Model, work: Plan, task: Asked, device: torch.device | str, progress: bool) -> Study:
+    """Of a head that says one thing of a whole window."""
+    about, answers = work.subject.corpus.manifest["splits"][work.split], Answers(task)
+    items, batches = scored_windows(work, work.frames, work.options.windows, device, progress, "answers")
+    for _, batch in batches:
+        answers.add(batch, cast("Prediction", model(batch)))
+    errors = answers.errors()
+    numbers = {
+        "split": work.split,
+        "distribution": about["distribution"],
+        "description": about["description"],
+        "records": about["samples"],
+        "windows": len(items),
+        "frames": work.frames,
+        "one_step": {},
+        "summary": summarise(errors, [item.entry for item in items], work, "answers"),
+        "regions": {},
+        "coefficients": {},
+        "spectra": None,
+        "rollout": None,
+        "answers": answers.numbers(),
+        "images": {},
+        "uncertainty": {},
+        "picks": {},
+    }
+    return Study(numbers, None, None)
 
 
 class _OneStep:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from scigpt.data.mixture import Mixture
 from scigpt.data.patching import choose_patch, token_count
+from scigpt.data.tasks import Task
 from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
 from scigpt.model.sizes import forward_flops
 from scigpt.train.memory import parts
@@ -67,8 +69,11 @@ def parameters(model: ModelConfig, vocabulary: Vocabulary) -> dict[str, int]:
     return by_part | {"total": sum(by_part.values())}
 
 
-def account(mixture: Mixture, model: ModelConfig, groups: int, micro_batch: int | None = None) -> Account:
-    """Count `groups` groups of a mixture, read by one process in passes of at most `micro_batch` windows.
+def account(
+    mixture: Mixture, model: ModelConfig, groups: int, micro_batch: int | None = None, tasks: Sequence[Task | None] | None = None
+) -> Account:
+    """Count `groups` groups of a mixture, read by one process in passes of at most `micro_batch` windows, which `tasks` (of each corpus, or
+    None: forecasts) may show to the model in another shape.
 
     A pass costs a little whatever its number of windows: with several processes a step has more passes, and a few per mille more FLOPs
     than are counted here.
@@ -76,18 +81,22 @@ def account(mixture: Mixture, model: ModelConfig, groups: int, micro_batch: int 
     depth, width, _ = model.resolved()
     flops: Counter[str] = Counter()
     corpora: dict[str, Data] = {}
-    every = zip(mixture.corpora, mixture.windows, mixture.patches, mixture.sizes, mixture.epoch_windows, mixture.seen(groups), strict=True)
-    for corpus, window, preferred, size, epoch, seen in every:
+    tasks = tasks or (None,) * len(mixture.corpora)
+    every = zip(
+        mixture.corpora, mixture.windows, mixture.patches, mixture.sizes, mixture.epoch_windows, mixture.seen(groups), tasks, strict=True
+    )
+    for corpus, window, preferred, size, epoch, seen, task in every:
         z, y, x = corpus.layout.grid
         layout = replace(corpus.layout, grid=(z, *(window.crop or (y, x))))
-        patch, frames = choose_patch(layout.grid, preferred, layout.geometry), window.frames - 1
+        layout, many, length = (layout, 1, window.frames) if task is None else task.shape(layout, 1, window.frames)
+        patch, frames = choose_patch(layout.grid, preferred, layout.geometry), many * (length - 1)
         tokens, points = frames * token_count(layout.grid, patch), frames * math.prod(layout.grid)
         values = points * len(layout.variables)
         corpora[corpus.name] = Data(seen, seen * tokens, seen * values, min(seen, epoch), seen / epoch)
         cuts = math.ceil(size / (micro_batch or size))
         for i in range(cuts):
             count = size * (i + 1) // cuts - size * i // cuts
-            one = forward_flops(layout, patch, count, window.frames, width, depth, model.window_tokens)
+            one = forward_flops(layout, patch, many * count, length, width, depth, model.window_tokens)
             flops.update({part: 3 * n * (seen // size) for part, n in one.items()})
     every_one = corpora.values()
     samples, unique = sum(d.samples for d in every_one), sum(d.unique_samples for d in every_one)

@@ -408,7 +408,7 @@ class Trainer:
         """Write what the run came to. A divergence is a result too."""
         config, mesh = self.config, self.strategy.mesh
         micro_batch, done, before = config.train.micro_batch, self.step * config.train.groups, self.branched * config.train.groups
-        whole, trunk = (account(self.mixture, config.model, g, micro_batch) for g in (done, before))
+        whole, trunk = (account(self.mixture, config.model, g, micro_batch, self.tasks) for g in (done, before))
         lines = (json.loads(line) for line in (self.run / METRICS).read_text().splitlines())
         result = {
             "schema_version": 1,

@@ -27,6 +27,7 @@ from scigpt.data.mixture import CorpusConfig, Window
 from scigpt.data.normalize import Scales
 from scigpt.data.patching import choose_patch
 from scigpt.data.sample import Boundary
+from scigpt.data.tasks import Task
 from scigpt.model.attention import TimeAttention
 from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
 from scigpt.model.conditions import layout_features
@@ -81,22 +82,23 @@ def held(model: SciGPT, strategy: StrategyConfig, mesh: Mesh, layout: LayoutConf
     """
     shapes = [tuple(p.shape) for p in model.parameters()]
     whole = FLOAT * sum(map(math.prod, shapes))
+    trained = FLOAT * sum(p.numel() for p in model.parameters() if p.requires_grad)
     block = FLOAT * sum(p.numel() for p in model.blocks[0].parameters())
     outside = whole - block * len(model.blocks)  # tokenizer, head and conditions: gathered throughout
     several = passes > 1
-    if strategy.name == "single":
-        return Held(whole, whole, 2 * whole)
-    if strategy.name == "ddp":
-        return Held(whole, whole, 2 * whole)
+    if strategy.name in ("single", "ddp"):
+        return Held(whole, trained, 2 * trained)
     if strategy.name == "deepspeed":
         bucket = min(max(block, FLOAT * BUCKET[0]), FLOAT * BUCKET[1], whole)
+        # frozen parameters are counted as if they were trained: DeepSpeed's copies of them are not told apart
         persistent = FLOAT * sum(n for n in map(math.prod, shapes) if n <= PERSISTENT * model.width)
         kept = _zero(strategy.stage, whole, mesh.world, several, bucket, persistent, outside)
         return replace(kept, optimizer=0, host=3 * math.ceil(whole / mesh.world)) if strategy.offload else kept
     part = FLOAT * sum(math.ceil(shape[0] / mesh.sizes["shard"]) * math.prod(shape[1:]) for shape in shapes)  # as torch.chunk cuts
     # two blocks are gathered, one of them also in the form it arrived in; and the sums of one are under way
     buffers = outside + 3 * (block // 2 if layout.bf16 else block) + block
-    return Held(part, whole if several and not strategy.reduce_every_pass else part, 2 * part, buffers)
+    own = FLOAT * sum(math.ceil(p.shape[0] / mesh.sizes["shard"]) * math.prod(p.shape[1:]) for p in model.parameters() if p.requires_grad)
+    return Held(part, trained if several and not strategy.reduce_every_pass else own, 2 * own, buffers)
 
 
 def _zero(stage: int, whole: int, world: int, several: bool, bucket: int, persistent: int, outside: int) -> Held:
@@ -118,7 +120,9 @@ def parts(model: nn.Module) -> dict[str, int]:
     return found
 
 
-def blank_batch(corpus: Corpus, settings: CorpusConfig, window: Window, scales: Scales, patch: int, count: int) -> Batch:
+def blank_batch(
+    corpus: Corpus, settings: CorpusConfig, window: Window, scales: Scales, patch: int, count: int, task: Task | None = None
+) -> Batch:
     """A batch of `count` windows as the loader makes them, on the meta device: shapes, no numbers. Two frames of one point are read, since
     which coordinates and coefficients there are is said by the records.
 
@@ -141,20 +145,37 @@ def blank_batch(corpus: Corpus, settings: CorpusConfig, window: Window, scales: 
         name: torch.empty(shapes.get(name, (count, *tensor.shape[1:])), dtype=tensor.dtype, device="meta")
         for name, tensor in _tensors(point).items()
     }
-    return replace(point, **tensors, layout=layout, patch=choose_patch(layout.grid, patch, layout.geometry))
+    batch = replace(point, **tensors, layout=layout, patch=choose_patch(layout.grid, patch, layout.geometry))
+    if task is None:
+        return batch
+    one: dict[str, Any] = {n: torch.zeros(1, *t.shape[1:], dtype=t.dtype) for n, t in _tensors(batch).items()}
+    view = task.view(replace(batch, **one), [0])
+    many: dict[str, Any] = {n: t.new_empty(count * len(t), *t.shape[1:], device="meta") for n, t in _tensors(view).items()}
+    return replace(view, **many)
 
 
-def activations(config: ModelConfig, vocabulary: Vocabulary, batch: Batch, layout: LayoutConfig, gathered: bool, gpu: bool) -> Activations:
+def activations(
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    batch: Batch,
+    layout: LayoutConfig,
+    gathered: bool,
+    gpu: bool,
+    adapt: Callable[[SciGPT], None] | None = None,
+) -> Activations:
     """What one pass of a batch (with or without numbers) needs.
 
     Args:
         gathered: the blocks' parameters arrive in the precision of the pass (fsdp2, hsdp), so no copies in bfloat16 are kept of them.
         gpu: autocast as on a GPU, where it computes norms in float32.
+        adapt: freezes parameters of a model without storage and inserts others.
     """
     depth, width, heads = config.resolved()
     config = replace(config, depth=min(depth, 2), width=width, heads=heads)
     with torch.device("meta"):
         model = SciGPT(config, vocabulary)
+    if adapt is not None:
+        adapt(model)
     if gathered and layout.bf16:
         model.blocks.to(torch.bfloat16)
     for block in model.blocks:
@@ -245,7 +266,8 @@ class _Live(TorchDispatchMode):
         for tensor in given:
             self._add(tensor)
         for parameter in parameters:
-            parameter.register_post_accumulate_grad_hook(_drop)
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(_drop)
 
     def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))

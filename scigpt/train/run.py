@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 def settled(config: RunConfig, width: int) -> RunConfig:
     """The configuration with everything stated that follows from something else: the model of `init`, the head of the task, and
     `data.data_width`: as the run, or the trunk it branches from, was begun, or `width`, the number of data-parallel processes now."""
-    config = _with_model(config)
+    config = with_model(config)
     if config.data.data_width is not None:
         return config
     file, begun = Path(config.run) / CONFIG, None
@@ -40,7 +40,8 @@ def settled(config: RunConfig, width: int) -> RunConfig:
     return replace(config, data=replace(config.data, data_width=begun or width))
 
 
-def _with_model(config: RunConfig) -> RunConfig:
+def with_model(config: RunConfig) -> RunConfig:
+    """The configuration with the head of its task and the shape of the model of `init`."""
     model, task, file = config.model, config.task, Path(config.run) / CONFIG
     if model.head == "point" and task.head != "point":
         counts = {"coefficients": len(task.coefficients), "classes": len(task.values)}
