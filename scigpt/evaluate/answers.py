@@ -105,4 +105,3 @@ def _most_frequent(true: np.ndarray) -> int:
 
 def _flat(values: Tensor) -> np.ndarray:
     return values.flatten(1).double().cpu().numpy()
-

@@ -12,6 +12,9 @@
                     maximum (means over windows), diverged (windows)}}}}
         summary     vrmse {method: mean over variables}, best_baseline, ratio (model / best baseline), difference (null, or mean of model
                     minus best baseline, its 95 % interval low and high, trajectories), verdict (better, even, worse, undefined)
+        uncertainty, images, picks  {variable: {method: {score: number}}}; reliability  {variable: {levels, observed}}: see
+                    `scigpt.evaluate.further`
+        answers     null, or what a head says of whole windows, see `scigpt.evaluate.answers` (one_step is then empty)
         regions     {region: {windows, vrmse {method}}}
         coefficients {coefficient: {range: {windows, vrmse {method}}}}
         spectra     null, or kind, bands {band: [low, high]}, variables {variable: {truth [k], methods {method: {bands {band: {error,
@@ -191,6 +194,12 @@ def flatten(results: Mapping[str, Any]) -> dict[str, float]:
         for part in corpus["splits"]:
             where = f"{corpus['name']}/{part['split']}"
             scores |= _flat_summary(part["summary"], where)
+            tables = {key: part[key] for key in ("uncertainty", "images", "picks")} | {
+                "answers": (part["answers"] or {"scores": {}})["scores"]
+            }
+            for key, table in tables.items():
+                for name, methods in table.items():
+                    scores |= {f"{where}/{key}/{name}/{method}/{n}": x for method, row in methods.items() for n, x in row.items()}
             for region, entry in part["regions"].items():
                 scores |= {f"{where}/region/{region}/{method}/vrmse": value for method, value in entry["vrmse"].items()}
             for name, bins in part["coefficients"].items():

@@ -4,6 +4,8 @@ It sees the windows of one corpus that the run saw, in the same order and as oft
 (value and increment, and the coefficients) it predicts the normalised increment. Its width is the largest whose FLOPs for a window do not
 exceed those of the run's model (`Shape.forward_flops`). So samples seen and FLOPs are those that the run spent on the corpus. It is
 trained in float32 with Adam and a one-cycle learning rate, without tuning for the corpus.
+
+In a transfer study its size and steps are stated instead (`FnoConfig`), and the windows are those of a run on the first records.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,36 @@ RATE = 2e-3
 MODES = {1: 32, 2: 32, 3: 12}
 """Modes kept along each axis, by the number of axes (fewer where the axis is short); half of them have a negative wavenumber."""
 WIDTHS = range(4, 129, 4)
+PARAMETERS = 1_000_000
+
+
+@dataclass(frozen=True)
+class FnoConfig:
+    """An FNO of a size of its own; the defaults are the small one of arXiv:2306.00258.
+
+    Args:
+        steps: optimizer steps; None: as many as the model that it stands beside.
+        rate: largest learning rate.
+        modes: wavenumbers kept on either side of zero along each axis, fewer where the axis is short.
+        width: channels; None: the widest of at most `PARAMETERS` parameters.
+    """
+
+    steps: int | None = None
+    rate: float = 1e-3
+    modes: int = 8
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{name} is {value}; expected a number above 0")
+
+    def shape(self, layout: Layout, coefficients: int) -> Shape:
+        """The network on a corpus."""
+        if self.width is not None:
+            return Shape.of(layout, coefficients, self.width, self.modes)
+        fitting = [w for w in WIDTHS if parameters(Shape.of(layout, coefficients, w, self.modes)) <= PARAMETERS]
+        return Shape.of(layout, coefficients, max(fitting, default=WIDTHS[0]), self.modes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +85,10 @@ class Shape:
     width: int
 
     @classmethod
-    def of(cls, layout: Layout, coefficients: int, width: int) -> Shape:
+    def of(cls, layout: Layout, coefficients: int, width: int, half: int | None = None) -> Shape:
+        """`half` of the modes along an axis; None: as `MODES` says."""
         axes = tuple(n for n in layout.grid if n > 1)
-        modes = tuple(min(MODES[len(axes)], n) for n in axes)
+        modes = tuple(min(2 * half if half else MODES[len(axes)], n) for n in axes)
         channels = len(layout.variables)
         return cls(axes, modes, 2 * channels + coefficients, channels, width)
 
@@ -155,46 +188,104 @@ def train_beside(
     told = len(first.coefficient_names)
     fitting = [w for w in WIDTHS if Shape.of(first.layout, told, w).forward_flops() <= share]
     shape = Shape.of(first.layout, told, max(fitting, default=WIDTHS[0]))
+    more = {"model_flops_per_window": round(3 * share * frames)}
+    return _trained(folder / f"{STEM}{corpus.name}", mixture, scales, shape, first.coefficient_names, groups, RATE, more, device, progress)
+
+
+def train_few(
+    folder: Path,
+    corpus: Corpus,
+    settings: CorpusConfig,
+    data: DataConfig,
+    seed: int,
+    config: FnoConfig,
+    steps: int,
+    groups: int,
+    device: str = "cpu",
+    progress: bool = True,
+) -> tuple[Fno, dict[str, Any]]:
+    """Train on the windows that a run of this data and seed sees of the corpus in `steps` steps of `groups` groups.
+
+    `settings.limit` says how many records that are. Weights that `folder` holds of the very same training are taken instead.
+
+    Returns:
+        As `train_beside`.
+    """
+    scales = Scales.from_stats(corpus.layout, corpus.stats.to_json(), settings.stride)
+    mixture = Mixture([corpus], replace(data, corpora=[settings]), seed)
+    names = tuple(sorted(corpus.stats.to_json()["coefficients"]))
+    with BatchLoader(mixture, [scales], prefetch=1) as loader:
+        layout = next(loader)[1][0].layout
+    shape, more = config.shape(layout, len(names)), {"groups": groups}
+    return _trained(folder / f"{STEM}{corpus.name}", mixture, scales, shape, names, steps, config.rate, more, device, progress, groups)
+
+
+def _trained(
+    stem: Path,
+    mixture: Mixture,
+    scales: Scales,
+    shape: Shape,
+    names: Sequence[str],
+    steps: int,
+    rate: float,
+    more: dict[str, Any],
+    device: str,
+    progress: bool,
+    groups: int = 1,
+) -> tuple[Fno, dict[str, Any]]:
+    """A network trained on the windows of a mixture of one corpus, `groups` of its groups a step, or as `stem` holds it."""
+    (corpus,) = mixture.corpora
     moments = corpus.stats.to_json()["coefficients"]
-    center = tuple(float(moments[n]["mean"]) for n in first.coefficient_names)
-    spread = tuple((moments[n]["m2"] / max(moments[n]["count"], 1)) ** 0.5 or 1.0 for n in first.coefficient_names)
+    center = tuple(float(moments[n]["mean"]) for n in names)
+    spread = tuple((moments[n]["m2"] / max(moments[n]["count"], 1)) ** 0.5 or 1.0 for n in names)
     about = {
         **asdict(shape),
         "corpus": corpus.fingerprint,
         "order": mixture.fingerprint,
         "layers": LAYERS,
-        "rate": RATE,
-        "windows": groups * mixture.sizes[0],
-        "steps": groups,
-        "flops_per_window": 3 * round(shape.forward_flops()) * frames,
-        "model_flops_per_window": round(3 * share * frames),
+        "rate": rate,
+        "windows": steps * groups * mixture.sizes[0],
+        "steps": steps,
+        "flops_per_window": 3 * round(shape.forward_flops()) * (mixture.windows[0].frames - 1),
+        **more,
     }
     with torch.random.fork_rng():
-        torch.manual_seed(key(seed, "fno", corpus.name) >> 1)
+        torch.manual_seed(key(mixture.seed, "fno", corpus.name) >> 1)
         net = Fno(shape, center, spread).to(device)
-    about["parameters"] = sum(p.numel() * (2 if p.is_complex() else 1) for p in net.parameters())
+    about["parameters"] = _count(net)
     about["key"] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    stem = folder / f"{STEM}{corpus.name}"
     if _load(net, stem, about["key"]):
         return net.eval(), about
-    optimizer = torch.optim.Adam(net.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=max(groups, 2), pct_start=0.1)
+    optimizer = torch.optim.Adam(net.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(steps, 2), pct_start=0.1)
     with (
         BatchLoader(mixture, [scales]) as loader,
-        tqdm(total=groups, desc=f"FNO on {corpus.name}", unit="step", file=sys.stderr, mininterval=2.0, disable=not progress) as bar,
+        tqdm(total=steps, desc=f"FNO on {corpus.name}", unit="step", file=sys.stderr, mininterval=2.0, disable=not progress) as bar,
     ):
-        for _ in range(groups):
-            _, batches = next(loader)
-            loss = net.loss(batches[0].to(device))
-            loss.backward()
+        for _ in range(steps):
+            total = 0.0
+            for _ in range(groups):
+                loss = net.loss(next(loader)[1][0].to(device)) / groups
+                loss.backward()
+                total += float(loss.detach())
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            bar.set_postfix_str(f"loss {float(loss.detach()):.4f}", refresh=False)
+            bar.set_postfix_str(f"loss {total:.4f}", refresh=False)
             bar.update()
     _save(net, stem, about)
     return net.eval(), about
+
+
+def parameters(shape: Shape) -> int:
+    """Real numbers in a network of this shape; no storage is taken."""
+    with torch.device("meta"):
+        return _count(Fno(shape, (), ()))
+
+
+def _count(net: nn.Module) -> int:
+    return sum(p.numel() * (2 if p.is_complex() else 1) for p in net.parameters())
 
 
 def _save(net: Fno, stem: Path, about: dict[str, Any]) -> None:

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from scigpt.evaluate import pictures
 from scigpt.evaluate.animation import animate
-from scigpt.evaluate.answers_figure import answers_figure
 from scigpt.evaluate.curves import drift_figure, lead_time_figure, spectra_figure
 from scigpt.evaluate.drawing import label, shown_variables
+from scigpt.evaluate.head_figures import answers_figure, reliability_figure
 from scigpt.evaluate.study import Study
 
 
@@ -49,6 +49,8 @@ def _figures(study: Study) -> Iterator[tuple[Figure, str, str]]:
     for c, variable in shown_variables(sample):
         for figure, what in pictures.one_step(study.one_step, c):
             yield figure, f"{variable.key}-{what}", f"{label(variable)}: {what}"
+    if numbers["reliability"]:
+        yield reliability_figure(numbers["reliability"]), "reliability", "observed share at or below each quantile; the diagonal is right"
     rollout = numbers["rollout"]
     spectra = {"one step": numbers["spectra"]} | {f"leads {s}": found for s, found in (rollout or {"spectra": {}})["spectra"].items()}
     spectra = {name: found for name, found in spectra.items() if found is not None}

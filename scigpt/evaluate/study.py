@@ -21,6 +21,7 @@ from scigpt.evaluate.baselines import baselines_for
 from scigpt.evaluate.breakdown import ranges, regions
 from scigpt.evaluate.climatology import Climatology
 from scigpt.evaluate.conservation import Drift, drift
+from scigpt.evaluate.further import Images, PickTally, Uncertainty
 from scigpt.evaluate.intervals import paired
 from scigpt.evaluate.metrics import Scores, score, scored, survival, vrmse_by_frame
 from scigpt.evaluate.plan import Options, Plan, Subject, plan, scored_windows
@@ -80,7 +81,10 @@ def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress
     first, records = _OneStep(work), []
     items, batches = scored_windows(work, work.frames, work.options.windows, device, progress, "one step")
     for chunk, batch in batches:
-        predictions = {name: each(batch).physical() for name, each in models.items()}
+        forecasts = {name: each(batch) for name, each in models.items()}
+        predictions = {name: forecast.physical() for name, forecast in forecasts.items()}
+        first.uncertainty.add(batch, forecasts[MODEL])
+        first.picks.add(batch, forecasts[MODEL])
         first.add(batch, predictions, _climatology(beside, work, batch, chunk, work.frames))
         records += [item.entry for item in chunk for _ in range(len(batch) // len(chunk))]
         if first.example is None:
@@ -134,6 +138,7 @@ def _answered(model: Model, work: Plan, task: Asked, device: torch.device | str,
         "answers": answers.numbers(),
         "images": {},
         "uncertainty": {},
+        "reliability": {},
         "picks": {},
     }
     return Study(numbers, None, None)
@@ -144,6 +149,7 @@ class _OneStep:
 
     def __init__(self, work: Plan) -> None:
         self.example: Example | None = None
+        self.uncertainty, self.images, self.picks = Uncertainty(), Images(), PickTally()
         self._work = work
         self._scores: dict[str, dict[str, dict[str, list[np.ndarray]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
         self._regions: dict[str, dict[str, dict[str, list[np.ndarray]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
@@ -164,6 +170,7 @@ class _OneStep:
             forecasts |= {n: b.one_step(part) for n, b in baselines_for(part).items()}
             if climate is not None:
                 forecasts[CLIMATOLOGY] = climate[:, 1:, c : c + 1]
+            self.images.add(part, forecasts)
             for name, forecast in forecasts.items():
                 for f, values in _columns(score(forecast, truth, mask, part.weight)).items():
                     self._scores[variable][name][f].append(values)
@@ -198,6 +205,9 @@ class _OneStep:
             "regions": {region: _group(_joined_table(table)) for region, table in self._regions.items()},
             "coefficients": self._by_coefficient(vrmse),
             "spectra": _spectra(self._spectral, self._spectra),
+            **self.uncertainty.numbers(),
+            **self.images.numbers(),
+            **self.picks.numbers(),
         }
 
     def _by_coefficient(self, vrmse: Table) -> dict[str, Any]:

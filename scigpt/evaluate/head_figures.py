@@ -1,4 +1,4 @@
-"""What a head said of whole windows, as a picture: predicted against true coefficients, or the confusion of classes."""
+"""Pictures of what heads say besides fields: predicted against true coefficients, the confusion of classes, reliability."""
 
 from __future__ import annotations
 
@@ -16,6 +16,19 @@ MOST = 6
 def answers_figure(answers: dict[str, Any]) -> Figure:
     """The pairs under `points`, or the counts under `confusion`, of `scigpt.evaluate.answers`."""
     return _confusion(answers) if answers["kind"] == "classes" else _scatter(answers["points"])
+
+
+def reliability_figure(reliability: dict[str, Any]) -> Figure:
+    """Observed against nominal levels of each variable."""
+    figure = Figure((3.6, 3.6), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8)
+    for name, curve in list(reliability.items())[:MOST]:
+        axes.plot(curve["levels"], curve["observed"], "o-", markersize=3, label=name.replace("_", " "))
+    axes.set_xlabel("level of the quantile")
+    axes.set_ylabel("share of the truth at or below")
+    axes.legend(fontsize=7)
+    return figure
 
 
 def _scatter(points: dict[str, Any]) -> Figure:
