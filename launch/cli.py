@@ -15,6 +15,7 @@ import typer
 from scigpt.errors import ToldElsewhere, UserError
 from scigpt.launch import bench, data, evaluate, finetune, plan, pretrain, submit
 from scigpt.launch.sweep import commands as sweep
+from scigpt.launch.transfer import commands as transfer
 
 # torch's reducer warns in every process that it looks for unused parameters, as `scigpt.train.strategies.Replicated` asks it to
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -33,6 +34,7 @@ app.add_typer(sweep.app, name="sweep")
 app.command(epilog="Example: scigpt plan configs/demo.yaml model.size=base train.precision=bf16 --device h100")(plan.plan)
 app.command(epilog="Example: scigpt pretrain configs/demo.yaml train.steps=2000")(pretrain.pretrain)
 app.command(epilog="Example: scigpt finetune configs/finetune.yaml init=runs/demo adapt.mode=lora")(finetune.finetune)
+app.command(epilog="Example: scigpt transfer configs/transfer.yaml --dry-run")(transfer.transfer)
 app.command(epilog="Example: scigpt submit configs/demo.yaml strategy=fsdp2 --cluster perlmutter --nodes 4 --account m1234_g")(
     submit.submit
 )

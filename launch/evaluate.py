@@ -21,9 +21,7 @@ def evaluate(
     windows: Annotated[int, typer.Option(help="One-step windows per split, at most.")] = 64,
     rollouts: Annotated[int, typer.Option(help="Free-running forecasts per split, at most.")] = 16,
     steps: Annotated[int, typer.Option(help="Longest lead of a rollout, in frames; 0 for none.")] = 30,
-    fno: Annotated[
-        bool, typer.Option("--fno", help="Train an FNO beside it: same windows, same FLOPs (needs the extra fno).")
-    ] = False,
+    fno: Annotated[bool, typer.Option("--fno", help="Train an FNO beside it: same windows, same FLOPs (needs the extra fno).")] = False,
     json: Json = False,
 ) -> None:
     """Score a run on every split it was not trained on, beside persistence, linear extrapolation and means; write RUN/card."""
