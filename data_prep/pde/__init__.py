@@ -16,6 +16,7 @@ from scigpt.data_prep.pde.noise import Noise
 from scigpt.data_prep.pde.passive_scalar import PassiveScalar
 from scigpt.data_prep.pde.poisson import Poisson
 from scigpt.data_prep.pde.porous_medium import PorousMedium
+from scigpt.data_prep.pde.seismograms import Seismograms
 from scigpt.data_prep.pde.shallow_water import ShallowWater
 from scigpt.data_prep.pde.stefan import Stefan
 from scigpt.data_prep.pde.taylor_green import TaylorGreen
@@ -36,6 +37,7 @@ EQUATIONS: dict[str, type[Source]] = {
     "passive-scalar": PassiveScalar,
     "poisson": Poisson,
     "porous-medium": PorousMedium,
+    "seismograms": Seismograms,
     "shallow-water": ShallowWater,
     "stefan": Stefan,
     "taylor-green": TaylorGreen,
