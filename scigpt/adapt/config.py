@@ -20,6 +20,8 @@ class AdaptConfig:
         rank, alpha, targets: of lora; what is added is `alpha / rank` times a product of two matrices of `rank` columns.
         layer_decay: factor on the learning rate from each block to the one below it; the last block and the head learn at the full rate,
             the tokenizer at that of a block below the first (as in Clark et al., arXiv:2003.10555).
+        like: for variables that the model has never seen, known ones whose weights they begin with (`{surface_height: pressure_field}`);
+            others begin at random, and their forecasts as persistence.
         new_rate: factor on the learning rate of variables and coefficients that the model has never seen, and of a new head.
     """
 
@@ -28,6 +30,7 @@ class AdaptConfig:
     alpha: float = 16.0
     targets: list[str] = field(default_factory=lambda: ["qkv", "out", "gate_up", "down"])
     layer_decay: float = 1.0
+    like: dict[str, str] = field(default_factory=dict)
     new_rate: float = 1.0
 
     def __post_init__(self) -> None:

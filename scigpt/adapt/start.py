@@ -7,6 +7,7 @@ grown model gives the numbers of the old one to the last bit.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scigpt.data.corpus import Corpus
 from scigpt.errors import UserError
+from scigpt.model import lora
 from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
 from scigpt.train import checkpoint
 from scigpt.train.checkpoint import Checkpoint
@@ -95,8 +97,7 @@ class Start:
         values = self.tensors[name]
         stem = name.removesuffix(".weight")
         if f"{stem}.lora_a" in self.tensors:
-            low, high = self.tensors[f"{stem}.lora_a"].double(), self.tensors[f"{stem}.lora_b"].double()
-            return (values.double() + self.scale * high @ low).float()
+            return lora.merged(values, self.tensors[f"{stem}.lora_a"], self.tensors[f"{stem}.lora_b"], self.scale)
         added = name + ADDED
         if added not in self.tensors or not TABLE.fullmatch(name):
             return values
@@ -119,8 +120,9 @@ class Start:
                 parameter.copy_(whole(name))
         return model
 
-    def fill(self, model: nn.Module, initial: Callable[[str], Tensor]) -> Callable[[str], Tensor]:
-        """The parameters a model starts with, by name: the pretrained ones; initial ones for what is new.
+    def fill(self, model: SciGPT, initial: Callable[[str], Tensor], like: Mapping[str, str] | None = None) -> Callable[[str], Tensor]:
+        """The parameters a model starts with, by name: the pretrained ones; initial ones for what is new, but for new variables that are
+        said to be `like` known ones.
 
         Raises:
             UserError: a parameter of the backbone that is missing or has another shape.
@@ -132,7 +134,31 @@ class Start:
             if name not in self or tuple(self[name].shape) != shape:
                 there = tuple(self[name].shape) if name in self else "none"
                 raise UserError(f"init: {self.path} has the parameter {name} in the shape {there} and the model needs {shape}")
-        return lambda name: initial(name) if is_new(name, self) else self[name]
+        copies = self._copies(model.vocabulary, like or {})
+
+        def whole(name: str) -> Tensor:
+            if not is_new(name, self):
+                return self[name]
+            values, stem = initial(name), name.removesuffix(ADDED)
+            if copies and name.endswith(ADDED) and stem in self and not stem.startswith("conditions."):
+                known = self[stem]
+                for new, old in copies.items():
+                    values[new] = known[old]
+            return values
+
+        return whole
+
+    def _copies(self, vocabulary: Vocabulary, like: Mapping[str, str]) -> dict[int, int]:
+        """Row among the added variables, and the known row it begins as."""
+        names = [*vocabulary.units]
+        known, added = names[: len(names) - vocabulary.added], names[len(names) - vocabulary.added :]
+        for new, old in like.items():
+            for name, there, what in ((new, added, "new to the model"), (old, known, "known to the model")):
+                if name not in there:
+                    near = difflib.get_close_matches(name, there, 1)
+                    hint = f"did you mean {near[0]}?" if near else f"those that are: {', '.join(there) or 'none'}"
+                    raise UserError(f"adapt.like: {name} is not {what}; {hint}")
+        return {added.index(new): known.index(old) for new, old in like.items()}
 
 
 def is_new(name: str, start: Start) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from scigpt.adapt.config import AdaptConfig
+from scigpt.model import lora
 from scigpt.model.backbone import SciGPT
 
 ENDS = ("tokenizer.", "head.", "conditions.coefficient")
@@ -20,8 +21,6 @@ def prepare(model: SciGPT, config: AdaptConfig, new: Callable[[str], bool] = lam
         new: whether a parameter (by name) is none of the pretrained ones.
     """
     if config.mode == "lora":
-        from scigpt.model import lora
-
         lora.insert(model, config.rank, config.alpha, config.targets)
     depth = len(model.blocks)
     for name, parameter in model.named_parameters():

@@ -1,18 +1,18 @@
 """Scores of fields as images, for super-resolution: PSNR, SSIM and RFNE, the three of SuperBench (arXiv:2306.14070).
 
-A **snapshot** is one frame of one variable of one window, `u` its truth and `v` the prediction. Every point counts alike, with no area weights,
-as in papers on images. The score of a window is the mean over its snapshots, float64 `(B, C)`; NaN where none has one. The conventions, which
-differ from paper to paper:
+A **snapshot** is one frame of one variable of one window, `u` its truth and `v` the prediction. Every point counts alike, with no area
+weights, as in papers on images. The score of a window is the mean over its snapshots, float64 `(B, C)`; NaN where none has one. The
+conventions, which differ from paper to paper:
 
     L    = max u - min u over the valid points of the snapshot (of the whole volume where Z > 1)
     PSNR = 10 log10(L^2 / mean (v - u)^2)     dB, infinite where v = u; over valid points; none where the truth is constant
     RFNE = ||v - u|| / ||u||                  over valid points; none where u = 0
     SSIM = mean of (2 mu_u mu_v + (K1 L)^2) (2 s_uv + (K2 L)^2) / ((mu_u^2 + mu_v^2 + (K1 L)^2) (s_u^2 + s_v^2 + (K2 L)^2))
 
-SSIM is that of Wang et al. 2004 (doi:10.1109/TIP.2003.819861, equation 13): means mu, variances and covariance s under a Gaussian window of 11 x 11
-points and standard deviation 1.5, K1 = 0.01, K2 = 0.03, at every place where the whole window lies within the field (no padding, periodic or not).
-It is taken of each X-Y slice and averaged over Z. A slice with an invalid point, with a constant truth in its snapshot, or with fewer than 11
-points along X or Y has none.
+SSIM is that of Wang et al. 2004 (doi:10.1109/TIP.2003.819861, equation 13): means mu, variances and covariance s under a Gaussian window of
+11 x 11 points and standard deviation 1.5, K1 = 0.01, K2 = 0.03, at every place where the whole window lies within the field (no padding,
+periodic or not). It is taken of each X-Y slice and averaged over Z. A slice with an invalid point, with a constant truth in its snapshot,
+or with fewer than 11 points along X or Y has none.
 
 A prediction that is not finite has PSNR -inf, RFNE inf and SSIM -1, its least value.
 """

@@ -1,8 +1,8 @@
 """Picks of arrivals in traces of probability, and how well they meet the true ones.
 
-A **pick** is a peak of the probability of one phase along one trace. Picks and true arrivals of a trace are matched one to one within a tolerance:
-as many pairs as can be, and among those the nearest ones. A pick without an arrival is false, an arrival without a pick is missed, as is usual for
-pickers (Zhu and Beroza 2019, arXiv:1803.03211, section 4). Times are counted in samples.
+A **pick** is a peak of the probability of one phase along one trace. Picks and true arrivals of a trace are matched one to one within a
+tolerance: as many pairs as can be, and among those the nearest ones. A pick without an arrival is false, an arrival without a pick is
+missed, as is usual for pickers (Zhu and Beroza 2019, arXiv:1803.03211). Times are counted in samples.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class PickScores:
 
     `precision`: matched picks over picks. `recall`: matched arrivals over arrivals. `f1`: twice the matches over picks and arrivals.
     `residual_*`: pick less arrival over the matches, in samples (`std` with their number, not one less).
-    `within`: share of the traces with arrivals whose strongest picks, as many as there are arrivals, all meet one; further picks do not count.
+    `within`: share of the traces with arrivals whose strongest picks, as many as there are arrivals, all meet one; further picks do not
+    count.
     """
 
     picks: int

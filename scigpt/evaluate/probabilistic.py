@@ -1,14 +1,15 @@
 """Scores of probabilistic forecasts: CRPS, spread and skill, coverage, reliability.
 
-Points, masks, weights and windows are those of `scigpt.evaluate.metrics`: one number per window and variable, float64 `(B, C)`, the mean over
-the scored points of the window weighted by area; NaN where nothing is scored, infinite where a forecast is not finite. Heads that say one
-thing of a window are scored the same way, `(B, 1, K, 1, 1, 1)` with a weight of ones.
+Points, masks, weights and windows are those of `scigpt.evaluate.metrics`: one number per window and variable, float64 `(B, C)`, the mean
+over the scored points of the window weighted by area; NaN where nothing is scored, infinite where a forecast is not finite. Heads that say
+one thing of a window are scored the same way, `(B, 1, K, 1, 1, 1)` with a weight of ones.
 
-A *distribution* is anything with `quantile(level)` (see `scigpt.model.heads.Distribution`) whose values are in the units of the truth. Members
-`(M, B, F, C, Z, Y, X)` are those of an ensemble or draws of `sample`.
+A *distribution* is anything with `quantile(level)` (see `scigpt.model.heads.Distribution`) whose values are in the units of the truth.
+Members `(M, B, F, C, Z, Y, X)` are those of an ensemble or draws of `sample`.
 
 The CRPS (continuous ranked probability score, in the variable's unit, 0 is perfect) of a distribution function F at the truth y is
-`integral (F(x) - [x >= y])^2 dx` (Gneiting and Raftery 2007, doi:10.1198/016214506000001437, equation 20); that of a single value is `|v - y|`.
+`integral (F(x) - [x >= y])^2 dx` (Gneiting and Raftery 2007, doi:10.1198/016214506000001437, equation 20); that of a single value is
+`|v - y|`.
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ def crps(distribution: HasQuantiles, truth: Tensor, mask: Tensor, weight: Tensor
 def spread_skill(members: Tensor, truth: Tensor, mask: Tensor, weight: Tensor) -> SpreadSkill:
     """Spread and error of an ensemble.
 
-    Spread: root of `(M + 1) / M` times the mean variance (that with M - 1) of the members; skill: RMSE of their mean. So corrected the two are
-    equal for members that are drawn as the truth is (Fortin et al. 2014, doi:10.1175/JHM-D-14-0008.1).
+    Spread: root of `(M + 1) / M` times the mean variance (that with M - 1) of the members; skill: RMSE of their mean. So corrected the two
+    are equal in expectation for members that are drawn as the truth is (Fortin et al. 2014, doi:10.1175/JHM-D-14-0008.1).
 
     Raises:
         UserError: fewer than two members.
@@ -123,8 +124,10 @@ def spread_skill(members: Tensor, truth: Tensor, mask: Tensor, weight: Tensor) -
 
 
 def coverage(distribution: HasQuantiles, truth: Tensor, mask: Tensor, weight: Tensor, levels: Sequence[float]) -> Tensor:
-    """Share of the truth in the central interval of each level, ends included, `(levels, B, C)`: between the quantiles `(1 - level) / 2` and
-    `(1 + level) / 2`. A reliable forecast has the level itself; what is not a number covers nothing.
+    """Share of the truth in the central interval of each level, ends included, `(levels, B, C)`.
+
+    Central: between the quantiles `(1 - level) / 2` and `(1 + level) / 2`. A reliable forecast has the level itself; what is not a number
+    covers nothing.
 
     Raises:
         UserError: a level that is not between 0 and 1.
@@ -137,7 +140,7 @@ def coverage(distribution: HasQuantiles, truth: Tensor, mask: Tensor, weight: Te
 
 
 def calibration(distribution: HasQuantiles, truth: Tensor, mask: Tensor, weight: Tensor, levels: Sequence[float]) -> Tensor:
-    """Share of the truth at or below the quantile of each level, `(levels, B, C)`: drawn over the levels, the diagonal for a reliable forecast.
+    """Share of the truth at or below the quantile of each level, `(levels, B, C)`; over the levels, the diagonal for a reliable forecast.
 
     Raises:
         UserError: a level that is not between 0 and 1.
@@ -146,8 +149,10 @@ def calibration(distribution: HasQuantiles, truth: Tensor, mask: Tensor, weight:
 
 
 def pit_histogram(distribution: HasQuantiles, truth: Tensor, mask: Tensor, weight: Tensor, bins: int = 10) -> Tensor:
-    """Shares of the probability integral transform F(y) in equal bins, `(bins, B, C)`, sum 1: flat for a reliable forecast, a U where it is too
-    sure, a slope where it is biased (Gneiting, Balabdaoui and Raftery 2007, doi:10.1111/j.1467-9868.2007.00587.x).
+    """Shares of the probability integral transform F(y) in equal bins, `(bins, B, C)`, sum 1.
+
+    Flat for a reliable forecast, a U where it is too sure, a slope where it is biased (Gneiting, Balabdaoui and Raftery 2007,
+    doi:10.1111/j.1467-9868.2007.00587.x).
 
     Raises:
         UserError: fewer than two bins.
@@ -160,12 +165,15 @@ def pit_histogram(distribution: HasQuantiles, truth: Tensor, mask: Tensor, weigh
 
 
 def rank_histogram(members: Tensor, truth: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
-    """Shares of the rank of the truth among the members, `(M + 1, B, C)`, sum 1; to be read as `pit_histogram`. A truth equal to some members
-    counts in equal parts for every rank it may have (the expectation of ties broken at random; Hamill 2001). A member that is NaN is above."""
+    """Shares of the rank of the truth among the members, `(M + 1, B, C)`, sum 1; to be read as `pit_histogram`.
+
+    A truth equal to some members counts in equal parts for every rank it may have (the expectation of ties broken at random; Hamill 2001).
+    A member that is NaN is above.
+    """
     count = _count(members, 1)
     below, equal = (members < truth).sum(0), (members == truth).sum(0)
     ranks = ((below <= rank) & (rank <= below + equal) for rank in range(count + 1))
-    return torch.stack([window_mean(here / (equal + 1.0), mask, weight) for here in ranks])
+    return torch.stack([window_mean(here / (equal + 1).double(), mask, weight) for here in ranks])
 
 
 def _count(members: Tensor, least: int) -> int:

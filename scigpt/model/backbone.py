@@ -29,7 +29,7 @@ from scigpt.model.positions import space_phases, time_phases
 from scigpt.model.sizes import DEPTHS, forward_flops, heads_of, hidden_of, width_of
 from scigpt.model.tokenizer import Tokenizer
 
-SUMS_OVER_WIDTH = re.compile(r"(final_)?modulate\.weight|conditions\.mix\.1\.weight|head\..*(kernel|kernel_added|weight)")
+SUMS_OVER_WIDTH = re.compile(r"(final_)?modulate\.weight|conditions\.mix\.1\.weight|head\..*(kernel|kernel_added|weight)|.+\.lora_a")
 """Matrices outside the blocks that sum over the width."""
 
 
@@ -306,7 +306,7 @@ class SciGPT(nn.Module):
         for name, parameter in self.named_parameters():
             if not parameter.requires_grad:
                 continue
-            hidden = name.startswith("blocks.") and parameter.ndim == 2 and not name.endswith(".offset")
+            hidden = name.startswith("blocks.") and parameter.ndim == 2 and not name.endswith((".offset", ".lora_a", ".lora_b"))
             scale = (wide if hidden or SUMS_OVER_WIDTH.fullmatch(name) else narrow) * self.rates.get(name, 1.0)
             groups.setdefault((scale, hidden), []).append((name, parameter))
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,13 @@ class LoRALinear(nn.Linear):
     """A linear layer with an addition of low rank: `y = W x + b + (alpha / rank) B A x`.
 
     `lora_a` `(rank, inputs)` is random and `lora_b` `(outputs, rank)` zero, so that the layer begins as the one it takes the place of, to
-    the last bit. `weight` and `bias` keep their names.
+    the last bit. `weight` and `bias` keep their names. All three products go through `product`, which a strategy may replace.
 
     Args:
         base: the layer; its parameters are taken over.
     """
+
+    product: Callable[..., Tensor] = staticmethod(F.linear)
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
         nn.Module.__init__(self)
@@ -35,43 +37,46 @@ class LoRALinear(nn.Linear):
             nn.init.normal_(self.lora_a, std=base.in_features**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias) + self.scale * F.linear(F.linear(x, self.lora_a), self.lora_b)
-
-    def merged(self) -> nn.Linear:
-        """A plain layer of the sum, formed in float64."""
-        plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device=self.weight.device, dtype=self.weight.dtype)
-        with torch.no_grad():
-            added = self.scale * self.lora_b.double() @ self.lora_a.double()
-            plain.weight.copy_(self.weight.double() + added)
-            if self.bias is not None:
-                plain.bias.copy_(self.bias)
-        return plain
+        return self.product(x, self.weight, self.bias) + self.scale * self.product(self.product(x, self.lora_a), self.lora_b)
 
 
 def insert(model: SciGPT, rank: int, alpha: float, targets: Sequence[str]) -> None:
-    """Replace the linear layers of the blocks whose names end in one of `targets` (qkv, out, gate_up, down) by `LoRALinear`.
+    """Replace matrices by `LoRALinear`: those of the blocks whose names end in one of `targets` (qkv, out, gate_up, down), and `modulate`,
+    which gives the blocks their conditions.
 
     Raises:
-        UserError: a target that no block has, a rank below 1 or above the width.
+        UserError: a target that is not there, a rank below 1 or above the width.
     """
     if not 1 <= rank <= model.width:
         raise UserError(f"adapt.rank is {rank}; expected 1 to {model.width}, the width of the model")
-    found = [(name, module) for name, module in model.blocks.named_modules() if isinstance(module, nn.Linear)]
-    there = sorted({name.rpartition(".")[2] for name, _ in found})
+    found: dict[str, list[tuple[nn.Module, nn.Linear]]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and (name.startswith("blocks.") or name == "modulate"):
+            parent, _, own = name.rpartition(".")
+            found.setdefault(own, []).append((model.get_submodule(parent), module))
     for target in targets:
-        if target not in there:
-            near = difflib.get_close_matches(target, there, 1)
-            hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(there)}"
-            raise UserError(f"adapt.targets: the blocks have no matrix {target!r}; {hint}")
-    for name, module in found:
-        parent, _, own = name.rpartition(".")
-        if own in targets:
-            setattr(model.blocks.get_submodule(parent), own, LoRALinear(module, rank, alpha))
+        if target not in found:
+            near = difflib.get_close_matches(target, found, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UserError(f"adapt.targets: there is no matrix {target!r}; {hint}expected some of {', '.join(sorted(found))}")
+    for target in dict.fromkeys(targets):
+        for parent_module, module in found[target]:
+            setattr(parent_module, target, LoRALinear(module, rank, alpha))
+
+
+def merged(weight: Tensor, low: Tensor, high: Tensor, scale: float) -> Tensor:
+    """`W + scale B A`, formed in float64; `low` is A and `high` is B."""
+    return (weight.double() + scale * (high.double() @ low.double())).to(weight.dtype)
 
 
 def merge(model: nn.Module) -> None:
     """Put plain layers in the place of all `LoRALinear`, with the same outputs up to rounding."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, LoRALinear):
-            parent, _, own = name.rpartition(".")
-            setattr(model.get_submodule(parent), own, module.merged())
+        if not isinstance(module, LoRALinear):
+            continue
+        plain = nn.Linear(module.in_features, module.out_features, module.bias is not None, device="meta")
+        with torch.no_grad():
+            plain.weight = nn.Parameter(merged(module.weight, module.lora_a, module.lora_b, module.scale))
+        plain.bias = module.bias
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, plain)

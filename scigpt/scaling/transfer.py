@@ -25,6 +25,8 @@ CURVE = FRONTIER.on({"flops": "examples"})
 REACH = 1e3
 """The crossing is looked for up to so many times the largest number of examples."""
 POINTS = 400
+UNBOUNDED = 1e12
+"""So many examples are more than there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,11 @@ class Transfer:
         """For the reader."""
         last = self.effective[-1]
         worth = last.multiplier
-        if np.isinf(worth.value):
+        if worth.value * last.examples > UNBOUNDED:
             told = f"no number of examples from scratch reaches what fine-tuning reaches with {last.examples:,.4g}"
         else:
-            span = f"{worth.low:.3g} to {worth.high:.3g}"
+            bound = f"{worth.high:.3g}" if worth.high * last.examples < UNBOUNDED else "without bound"
+            span = f"{worth.low:.3g} to {bound}"
             told = f"{last.examples:,.4g} examples are worth {worth.value:.3g} times as many from scratch ({span})"
             told += ", beyond what was trained from scratch" if last.extrapolated else ""
         if np.isinf(self.crossing.value):

@@ -116,7 +116,7 @@ class Trainer:
                 self.branched = self.step
         whole = self.resumed.model().__getitem__ if self.resumed else Initial(model, config.seed)
         if start is not None and not self.resumed:
-            whole = start.fill(model, whole)
+            whole = start.fill(model, whole, config.adapt.like)
         self.strategy.setup(model, whole, config.optim)
         if self.resumed:
             self.strategy.restore_optimizer(self.resumed.optimizer())

@@ -76,39 +76,39 @@ def held(model: SciGPT, strategy: StrategyConfig, mesh: Mesh, layout: LayoutConf
     """What the strategy keeps on a process.
 
     Args:
-        model: may be without storage; the whole of it.
+        model: may be without storage; the whole of it, frozen where it will be.
         passes: forward and backward passes of a step. With several of them fsdp2 and hsdp too sum up whole gradients, and exchange them
             once (unless `reduce_every_pass`).
     """
-    shapes = [tuple(p.shape) for p in model.parameters()]
-    whole = FLOAT * sum(map(math.prod, shapes))
-    trained = FLOAT * sum(p.numel() for p in model.parameters() if p.requires_grad)
-    block = FLOAT * sum(p.numel() for p in model.blocks[0].parameters())
+    whole, trained = (FLOAT * sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (True, False))
+    block, moving = (FLOAT * sum(p.numel() for p in model.blocks[0].parameters() if p.requires_grad or every) for every in (True, False))
     outside = whole - block * len(model.blocks)  # tokenizer, head and conditions: gathered throughout
     several = passes > 1
     if strategy.name in ("single", "ddp"):
         return Held(whole, trained, 2 * trained)
     if strategy.name == "deepspeed":
         bucket = min(max(block, FLOAT * BUCKET[0]), FLOAT * BUCKET[1], whole)
-        # frozen parameters are counted as if they were trained: DeepSpeed's copies of them are not told apart
-        persistent = FLOAT * sum(n for n in map(math.prod, shapes) if n <= PERSISTENT * model.width)
-        kept = _zero(strategy.stage, whole, mesh.world, several, bucket, persistent, outside)
-        return replace(kept, optimizer=0, host=3 * math.ceil(whole / mesh.world)) if strategy.offload else kept
-    part = FLOAT * sum(math.ceil(shape[0] / mesh.sizes["shard"]) * math.prod(shape[1:]) for shape in shapes)  # as torch.chunk cuts
+        persistent = FLOAT * sum(p.numel() for p in model.parameters() if p.numel() <= PERSISTENT * model.width)
+        kept = _zero(strategy.stage, whole, trained, mesh.world, several, bucket, persistent, outside)
+        return replace(kept, optimizer=0, host=3 * math.ceil(trained / mesh.world)) if strategy.offload else kept
+    # cut along the first dimension, as torch.chunk cuts
+    cut = {p: FLOAT * math.ceil(p.shape[0] / mesh.sizes["shard"]) * math.prod(p.shape[1:]) for p in model.parameters()}
+    own = sum(n for p, n in cut.items() if p.requires_grad)
     # two blocks are gathered, one of them also in the form it arrived in; and the sums of one are under way
-    buffers = outside + 3 * (block // 2 if layout.bf16 else block) + block
-    own = FLOAT * sum(math.ceil(p.shape[0] / mesh.sizes["shard"]) * math.prod(p.shape[1:]) for p in model.parameters() if p.requires_grad)
-    return Held(part, trained if several and not strategy.reduce_every_pass else own, 2 * own, buffers)
+    buffers = outside + 3 * (block // 2 if layout.bf16 else block) + moving
+    return Held(sum(cut.values()), trained if several and not strategy.reduce_every_pass else own, 2 * own, buffers)
 
 
-def _zero(stage: int, whole: int, world: int, several: bool, bucket: int, persistent: int, outside: int) -> Held:
-    """Stages 1 and 2 keep a copy of the parameters beside them, stage 3 only with the optimizer in CPU memory; see `scigpt.train.zero`."""
-    part = math.ceil(whole / world)
+def _zero(stage: int, whole: int, trained: int, world: int, several: bool, bucket: int, persistent: int, outside: int) -> Held:
+    """Stages 1 and 2 keep a copy of the trained parameters beside them, stage 3 only with the optimizer in CPU memory; see
+    `scigpt.train.zero`."""
+    part = math.ceil(trained / world)
     if stage == 3:
         # the update copies the gradients of a group of parameters; three buckets are gathered, one is sent, one is on its way
-        return Held(part + persistent, part, 2 * part, outside + 5 * bucket + min(part, FLOAT * BUCKET[1] // 4))
+        buffers = outside + 5 * bucket + min(part, FLOAT * BUCKET[1] // 4)
+        return Held(math.ceil(whole / world) + persistent, part, 2 * part, buffers)
     # what a pass adds to the sums of stage 2 lies beside them
-    return Held(whole, whole if stage == 1 else (1 + several) * part, 3 * part, 2 * bucket)
+    return Held(whole, trained if stage == 1 else (1 + several) * part, 3 * part, 2 * bucket)
 
 
 def parts(model: nn.Module) -> dict[str, int]:

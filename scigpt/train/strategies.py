@@ -174,6 +174,7 @@ class Single:
         self._spread(model)
         model.to_empty(device=self.device)
         self._fill(whole)
+        self._parts = list(model.named_parameters())  # as they are spread; after a forward pass a module may show the gathered ones
         self.optimizer = AdamW(model.parameter_groups(), optim)
         self._wrap(model)
 
@@ -219,7 +220,7 @@ class Single:
     def state(self) -> Iterator[Piece]:
         if self.mesh.coordinates["replicate"] > 0:
             return
-        for name, parameter in self.model.named_parameters():  # frozen ones too: a checkpoint is a whole model
+        for name, parameter in self._parts:  # frozen ones too: a checkpoint is a whole model
             values, start = local(parameter.detach())
             shape = tuple(parameter.shape)
             yield Piece(MODEL, name, shape, start, values)

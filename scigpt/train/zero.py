@@ -8,6 +8,7 @@ DeepSpeed is in this file; it was written for 0.19.8 and is tested with that ver
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 from scigpt.data.batches import Batch
 from scigpt.errors import UserError
 from scigpt.model.backbone import Prediction, SciGPT
-from scigpt.model.heads import Point
+from scigpt.model.heads import outputs, with_outputs
+from scigpt.model.lora import LoRALinear
 from scigpt.train.checkpoint import MODEL, OPTIMIZER, Piece
 from scigpt.train.mesh import Mesh
 from scigpt.train.optim import AdamW, OptimConfig
@@ -77,7 +79,7 @@ class DeepSpeed(Single):
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
         self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        groups = model.parameter_groups()  # they go by shapes, which partitioned parameters do not show
+        groups = model.parameter_groups()  # they go by shapes, which partitioned parameters do not show; frozen ones are in none
         config = self._config(model)
         self._deepspeed.init_distributed(verbose=False)
         if self.stage == 3:
@@ -123,12 +125,14 @@ class DeepSpeed(Single):
         """Fill and split parameter by parameter: no process ever holds two of them whole."""
         init = self._deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=config, dtype=torch.float32)
         for place, module in model.named_modules():
-            for name, _ in list(module.named_parameters(recurse=False)):
+            for name, bare in list(module.named_parameters(recurse=False)):
                 values = whole(f"{place}.{name}" if place else name).to(self.device)
-                parameter = nn.Parameter(values)
+                parameter = nn.Parameter(values, bare.requires_grad)
                 setattr(module, name, parameter)
                 init._convert_to_zero_parameters([parameter])
-            if isinstance(module, nn.Linear):
+            if isinstance(module, LoRALinear):
+                module.product = _product  # type: ignore[method-assign]
+            elif isinstance(module, nn.Linear):
                 module.forward = partial(_linear, module)  # type: ignore[method-assign]
         for block in model.blocks:  # gathered as one; what a block computes again is then at hand, too
             self._deepspeed.utils.set_z3_leaf_module(block, True)
@@ -138,8 +142,9 @@ class DeepSpeed(Single):
     def _locate(self) -> None:
         """Find what this process holds: flat tensors, each of which the optimizer updates as one parameter, and what lies in them."""
         zero, names = self._zero, {id(p): name for name, p in self.optimizer.named}
-        self._parts: list[_Part] = []
+        self._pieces: list[_Part] = []
         self._padding: list[tuple[int, int, int]] = []
+        self._frozen = [(name, p) for name, p in self.model.named_parameters() if not p.requires_grad]  # DeepSpeed updates none of them
         flats, groups = (
             (zero.fp32_partitioned_groups_flat, zero.fp16_groups)
             if self.stage == 3
@@ -151,24 +156,28 @@ class DeepSpeed(Single):
             for name, p in zip(self._names[i], group, strict=True):
                 if self.stage == 3:
                     _, place, size = zero.grad_position[zero.get_param_id(p)]
-                    start = size * self.mesh.rank
-                    count = max(0, min(size, p.ds_numel - start))
-                    self._parts.append(_Part(name, i, place, start, count))
+                    start, count = self._own(size, p.ds_numel)
+                    self._pieces.append(_Part(name, i, place, start, count))
                     self._padding.append((i, place + count, size - count))
                 elif (found := p._hp_mapping) is not None:
                     here, there = found.hp_fragment_address, found.lp_fragment_address
-                    self._parts.append(_Part(name, i, here.start, there.start, there.numel))
+                    self._pieces.append(_Part(name, i, here.start, there.start, there.numel))
         if self.stage == 3 and not self.offload:
             # its copy of the parameters in float32 is meant to be the parameters themselves where they are float32 already, and is not:
             # it compares a device with a device's name
             for flat, own in zip(flats, zero.fp16_partitioned_groups_flat, strict=True):
                 flat.data = own
 
+    def _own(self, size: int, total: int) -> tuple[int, int]:
+        """Start and length of the part of this process, of `total` elements in parts of `size`."""
+        start = min(size * self.mesh.rank, total)
+        return start, min(size, total - start)
+
     def forward(self, batch: Batch) -> Prediction:
         if not torch.is_grad_enabled():
-            return self._root(batch)[1]
-        raw, prediction = self._engine(batch)
-        return replace(prediction, distribution=Point(raw))
+            return self._root(batch)[-1]
+        *tensors, prediction = self._engine(batch)
+        return replace(prediction, distribution=with_outputs(prediction.distribution, tensors))
 
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
@@ -230,12 +239,17 @@ class DeepSpeed(Single):
 
     def state(self) -> Iterator[Piece]:
         state = self.optimizer.inner.state
-        for part in self._parts:
+        for part in self._pieces:
             shape, flat = self._shapes[part.name], self._flats[part.flat]
             yield Piece(MODEL, part.name, shape, part.start, part.of(flat.detach()))
             if flat in state:
                 for kind in MOMENTS:
                     yield Piece(OPTIMIZER, f"{kind}.{part.name}", shape, part.start, part.of(state[flat][kind]))
+        for name, p in self._frozen:  # in stage 3 its part lies apart from those that are updated, else every process has all of it
+            values = p.ds_tensor if self.stage == 3 else p.detach().view(-1)
+            total = math.prod(self._shapes[name])
+            start, count = self._own(math.ceil(total / self.mesh.world), total)
+            yield Piece(MODEL, name, self._shapes[name], start, values.narrow(0, 0 if self.stage == 3 else start, count))
         if self.mesh.rank == 0:
             for flat, names in zip(self._flats, self._names, strict=True):
                 if flat in state:
@@ -250,7 +264,7 @@ class DeepSpeed(Single):
             if steps:
                 made: dict[str, Tensor] = {kind: torch.zeros_like(flat, requires_grad=False) for kind in MOMENTS}
                 state[flat] = {"step": torch.tensor(max(steps), device=flat.device), **made}
-        for part in self._parts:
+        for part in self._pieces:
             for kind in MOMENTS:
                 if (name := f"{kind}.{part.name}") in tensors:
                     part.of(state[self._flats[part.flat]][kind]).copy_(tensors[name].reshape(-1)[part.start : part.start + part.count])
@@ -264,9 +278,10 @@ class _Root(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Prediction]:
+    def forward(self, batch: Batch) -> tuple[Any, ...]:
+        """The tensors of the forecast, then all of it."""
         prediction = self.model(batch)
-        return prediction.raw, prediction
+        return *outputs(prediction.distribution), prediction
 
     def children(self) -> Iterator[nn.Module]:
         for child in self.model.children():
@@ -277,10 +292,14 @@ class _Root(nn.Module):
 
 
 def _linear(module: nn.Linear, x: Tensor) -> Tensor:
-    """A linear layer whose backward pass keeps the parameter, not its gathered values: these are free when the layer is done."""
+    return _product(x, module.weight, module.bias)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear` whose backward pass keeps the parameter, not its gathered values: these are free when the layer is done."""
     from deepspeed.runtime.zero.linear import zero3_linear_wrap
 
-    return zero3_linear_wrap(x, module.weight, module.bias)
+    return zero3_linear_wrap(x, weight, bias)
 
 
 def _imported(device: torch.device) -> Any:

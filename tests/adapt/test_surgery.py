@@ -174,6 +174,19 @@ def test_new_rows_learn_at_their_own_rate(folder: Path) -> None:
     assert float((found.tensors["tokenizer.kernel"] - old["tokenizer.kernel"]).abs().max()) > 1e-4
 
 
+def test_a_new_variable_may_begin_as_a_known_one(folder: Path) -> None:
+    config = adapted(folder, "like", adapt={"like": {NEW[0]: "concentration"}, "new_rate": 1e-9}, train={"steps": 1, "validate_every": 1})
+    train(config)
+    found, old = Start.of(_newest(folder / "like")), Start.open(str(folder / "pretrained"))
+    row = sorted(NEW[:2]).index(NEW[0])
+    for name in ("tokenizer.kernel", "tokenizer.amplitude", "head.detokenizer.kernel"):
+        assert torch.allclose(found.tensors[f"{name}_added"][row], old[name][0], atol=1e-7), name
+        assert not torch.allclose(found.tensors[f"{name}_added"][1 - row], old[name][0], atol=1e-7), name
+    for like, sentence in (({"concentration": "concentration"}, "is not new to the model"), ({NEW[0]: "heat"}, "is not known to the model")):
+        with pytest.raises(UserError, match=sentence):
+            train(adapted(folder, "like-wrong", adapt={"like": like}))
+
+
 def test_frozen_parameters_stay_to_the_last_bit(folder: Path) -> None:
     result = train(adapted(folder, "frozen", adapt={"mode": "frozen"}))
     assert result["trained_parameters"] < result["parameters"]

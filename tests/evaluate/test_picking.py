@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -84,6 +84,13 @@ def test_equal_to_scikit_learn_where_every_event_has_a_stretch_of_its_own() -> N
     assert found.residual_mae == pytest.approx(np.abs(residuals).mean(), abs=1e-12)
 
 
+def test_two_far_pairs_are_worth_more_than_one_near_pair() -> None:
+    rows, columns = match(np.array([10, 16]), np.array([16.0, 22.0]), 6)
+    assert (rows.tolist(), columns.tolist()) == ([0, 1], [0, 1])
+    rows, columns = match(np.array([10, 16]), np.array([16.0, 22.0]), 5)
+    assert (rows.tolist(), columns.tolist()) == ([1], [0])
+
+
 @given(
     picked=st.lists(st.integers(0, 20), max_size=4, unique=True),
     true=st.lists(st.integers(0, 40).map(lambda n: n / 2), max_size=4, unique=True),
@@ -114,7 +121,7 @@ def test_picks_are_peaks_and_a_wider_tolerance_never_lowers_a_share(traces: int,
         assert trace.max() < 0.5 or trace.argmax() in one.samples
     arrivals = rng.uniform(0, samples, (traces, 2))
     scores = [score_picks(found, arrivals, tolerance) for tolerance in (0.5, 2, 100)]
-    assert all(a.recall <= b.recall and a.within <= b.within for a, b in zip(scores[:-1], scores[1:], strict=True))
+    assert all(a.recall <= b.recall and a.within <= b.within for a, b in pairwise(scores))
     assert scores[-1].matches == sum(min(len(p.samples), 2) for p in found)
 
 

@@ -1,8 +1,9 @@
-"""Probabilistic scores against integrals of their definitions, torchmetrics, closed forms and forecasts that are reliable by construction."""
+"""Probabilistic scores against integrals of their definitions, torchmetrics, closed forms and forecasts reliable by construction."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_crps_of_an_ensemble_is_the_integral_over_its_distribution_function(trut
     members = np.array([0.3, -1.0, 1.7, 0.3, 2.5])
     edges = np.sort(np.append(members, truth))
     # the integrand is constant between the edges
-    steps = [(np.mean(members <= a) - (truth <= a)) ** 2 * (b - a) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    steps = [(np.mean(members <= a) - (truth <= a)) ** 2 * (b - a) for a, b in pairwise(edges)]
     stacked = torch.from_numpy(members).view(-1, 1, 1, 1, 1, 1, 1)
     found = crps_ensemble(stacked, row(truth), everywhere(row(truth)), ONE, fair=False)
     assert found.item() == pytest.approx(sum(steps), abs=1e-12)
@@ -93,8 +94,8 @@ def test_crps_of_a_normal_distribution_is_its_integral(mean: float, scale: float
     assert found == pytest.approx(below + above, abs=1e-8)
     distribution = Gaussian(row(mean), row(scale).log())
     assert crps(distribution, row(truth), everywhere(row(truth)), ONE).item() == pytest.approx(found, rel=2e-3)
-    many = [(k + 0.5) / 20000 for k in range(20000)]
-    assert crps(distribution, row(truth), everywhere(row(truth)), ONE, many).item() == pytest.approx(found, rel=1e-6)
+    many = [(k + 0.5) / 2000 for k in range(2000)]
+    assert crps(distribution, row(truth), everywhere(row(truth)), ONE, many).item() == pytest.approx(found, rel=1e-4)
 
 
 def test_crps_of_a_single_value_is_the_mean_absolute_error() -> None:
