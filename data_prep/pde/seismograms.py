@@ -1,11 +1,15 @@
-"""Seismograms of small earthquakes with exactly known arrivals: far-field body waves of double couples in a homogeneous medium."""
+"""Seismograms of small earthquakes with exactly known arrivals: far-field body waves of double couples in a homogeneous, lossy medium.
+
+A station has noise of a size and colour of its own. An earthquake of random mechanism, distance and direction sends a pulse of Brune's
+shape as P and as S, each with loss on its way and a coda of scattered waves; its moment is what the signal-to-noise ratio asks for.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import signal
+from scipy import fft, signal
 
 from scigpt.data.sample import Origin, Sample, Time, Variable
 from scigpt.data_prep.pde.noise import LONGER, coloured_noise
@@ -16,6 +20,12 @@ DENSITY = 2700.0
 COMPONENTS = ("east", "north", "up")
 P_WINDOW = 1.0
 """Seconds after the P arrival whose RMS is the signal of the signal-to-noise ratio."""
+QUIETEST, LOUDEST = 3e-8, 1e-6
+"""Range of the RMS of a station's noise, m/s."""
+NODAL = 0.05
+"""Least P wave of an earthquake, as a share of the strongest that its moment sends in any direction."""
+TAPS = 512
+"""Samples of the response that stands for loss."""
 CODA = 0.3
 """Amplitude of the scattered waves right after a phase, as a share of its peak."""
 CODA_TIME = 1.5
@@ -53,6 +63,17 @@ def moment_acceleration(time: np.ndarray, corner: float) -> np.ndarray:
     return np.where(time >= 0, w**2 * (1 - w * t) * np.exp(-w * t), 0.0)
 
 
+def attenuation(t_star: float, rate: float) -> np.ndarray:
+    """Impulse response `(TAPS,)` of loss: amplitude `exp(-pi f t*)`, t* the travel time over the quality factor (Aki and Richards 2002,
+    section 5.5). Its phase is the least, by folding the cepstrum (Oppenheim and Schafer 2010, section 13.5): nothing before the arrival.
+    """
+    count = 4 * TAPS
+    cepstrum = fft.irfft(-np.pi * t_star * fft.rfftfreq(count, 1 / rate))
+    cepstrum[1 : count // 2] *= 2
+    cepstrum[count // 2 + 1 :] = 0
+    return fft.irfft(np.exp(fft.rfft(cepstrum)))[:TAPS]
+
+
 def body_waves(
     time: np.ndarray,
     p_time: float,
@@ -65,7 +86,7 @@ def body_waves(
     vs: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ground velocity `(n, 3)` (north, east, down) in m/s of the P and of the S wave at a free surface taken as twice the whole space
-    (Aki and Richards 2002, equation 4.29), for a moment tensor in N m."""
+    (Aki and Richards 2002, equation 4.29), for a moment tensor in N m, before any loss."""
     factor = 2 / (4 * np.pi * DENSITY * distance)
     p, s = radiation(moment, ray)
     return (
@@ -91,8 +112,8 @@ class SeismogramOptions(SimulatorOptions):
 
     Args:
         frames, rate: length of a record, and samples a second.
-        snr_low, snr_high: range of the signal-to-noise ratio of train, valid and test: RMS of the three components without noise over the
-            second after the P arrival, over the RMS of the noise in the record.
+        snr_low, snr_high: range of the signal-to-noise ratio of train, valid and test: RMS of the three components of P and its coda,
+            without S, over the second after the arrival, over the RMS of the noise of the whole record.
         ood_low, ood_high: that of the split outside the training distribution; must not overlap with it.
         quiet: share of records that hold noise only.
         label_width: standard deviation of the bell around an arrival in the labels, in samples.
@@ -124,7 +145,8 @@ class SeismogramOptions(SimulatorOptions):
 class Event:
     """A record and what is known of it; times in seconds after its first sample, None in a record of noise."""
 
-    waves: np.ndarray
+    p_wave: np.ndarray
+    s_wave: np.ndarray
     noise: np.ndarray
     p_time: float | None
     s_time: float | None
@@ -150,15 +172,16 @@ class Seismograms(Simulator):
         return 25 * self.options.frames + (1 << 14)
 
     def event(self, rng: np.random.Generator, outside: bool) -> Event:
-        """Draw an earthquake or a record of noise; waves and noise `(n, 3)`, east, north, up, in m/s."""
+        """Draw an earthquake or a record of noise; the waves, each with its coda, and noise `(n, 3)`, east, north, up, in m/s."""
         o = self.options
         time, length = np.arange(o.frames) / o.rate, o.frames / o.rate
         exponent = rng.uniform(0.0, 1.5)
         noise = np.stack([coloured_noise(rng, LONGER * o.frames, exponent)[: o.frames] for _ in COMPONENTS], 1)
-        noise /= np.sqrt(np.mean(noise**2))
+        loudness = np.exp(rng.uniform(np.log(QUIETEST), np.log(LOUDEST)))
+        noise *= loudness / np.sqrt(np.mean(noise**2))
         snr = float(rng.uniform(*((o.ood_low, o.ood_high) if outside else (o.snr_low, o.snr_high))))
         if rng.random() < o.quiet:
-            return Event(np.zeros_like(noise), noise * 10 ** rng.uniform(-8, -5), None, None, 0.0)
+            return Event(np.zeros_like(noise), np.zeros_like(noise), noise, None, None, 0.0)
         vp = rng.uniform(4500.0, 7000.0)
         vs = vp / rng.uniform(1.65, 1.85)
         longest = (1 - 2 * EDGE) * length / (1 / vs - 1 / vp)
@@ -167,28 +190,31 @@ class Seismograms(Simulator):
         p_time = rng.uniform(EDGE * length, (1 - EDGE) * length - delay)
         s_time = p_time + delay
         corner = rng.uniform(2.0, 0.15 * o.rate)
-        moment = 10 ** (1.5 * rng.uniform(0.5, 2.5) + 9.1) * moment_tensor(*rng.uniform((0, 0.3, -np.pi), (2 * np.pi, np.pi / 2, np.pi)))
-        azimuth, incidence = rng.uniform(0, 2 * np.pi), rng.uniform(np.radians(5), np.radians(50))
-        ray = np.array([np.sin(incidence) * np.cos(azimuth), np.sin(incidence) * np.sin(azimuth), -np.cos(incidence)])
-        p, s = body_waves(time, p_time, s_time, ray, moment, corner, distance, vp, vs)
-        waves = p + s
-        for onset, wave in ((p_time, p), (s_time, s)):
-            waves = waves + coda(rng, time, onset, wave, corner, o.rate)
-        waves = waves[:, [1, 0, 2]] * np.array([1.0, 1.0, -1.0])  # north, east, down to east, north, up
+        ray, moment = _direction(rng), _mechanism(rng)
+        while np.linalg.norm(radiation(moment, ray)[0]) < NODAL:
+            ray, moment = _direction(rng), _mechanism(rng)
+        # loss by shear alone: the quality factor of P is 9/4 that of S (Aki and Richards 2002, section 5.5)
+        quality = rng.uniform(200.0, 800.0)
+        losses = distance / vp / (9 / 4 * quality), distance / vs / quality
+        turned = []
+        lossless = body_waves(time, p_time, s_time, ray, moment, corner, distance, vp, vs)
+        for onset, t_star, wave in zip((p_time, s_time), losses, lossless, strict=True):
+            arrived = signal.lfilter(attenuation(t_star, o.rate), 1.0, wave, axis=0)
+            arrived = arrived + coda(rng, time, onset, arrived, corner, o.rate)
+            turned.append(arrived[:, [1, 0, 2]] * np.array([1.0, 1.0, -1.0]))  # to east, north, up
         first = (time >= p_time) & (time < p_time + P_WINDOW)
-        size = np.sqrt(np.mean(waves[first] ** 2))
-        return Event(waves, noise * size / snr, p_time, s_time, snr)
+        factor = snr * loudness / np.sqrt(np.mean(turned[0][first] ** 2))
+        return Event(factor * turned[0], factor * turned[1], noise, p_time, s_time, snr)
 
     def sample(self, rng: np.random.Generator, outside: bool, place: str) -> Sample:
         o, event = self.options, self.event(rng, outside)
-        while event.p_time is not None and not np.isfinite(event.noise).all():  # on a nodal plane there is no signal to measure noise by
-            event = self.event(rng, outside)
         index = np.arange(o.frames)
         labels = [
             np.zeros(o.frames) if at is None else np.exp(-((index - at * o.rate) ** 2) / (2 * o.label_width**2))
             for at in (event.p_time, event.s_time)
         ]
-        values = np.concatenate([event.waves + event.noise, np.stack(labels, 1)], 1)[:, :, None, None, None].astype(np.float32)
+        record = np.concatenate([event.p_wave + event.s_wave + event.noise, np.stack(labels, 1)], 1)
+        values = record[:, :, None, None, None].astype(np.float32)
         told = "noise" if event.p_time is None else f"P at {event.p_time:.5f} s, S at {event.s_time:.5f} s, signal to noise {event.snr:.3g}"
         waves = (Variable(f"ground_velocity_{c}", "m s**-1") for c in COMPONENTS)
         return Sample(
@@ -198,3 +224,14 @@ class Seismograms(Simulator):
             time=Time.regular(0.0, 1 / o.rate, o.frames),
             origin=Origin(self.name, LICENCE, place=f"{place}, {told}"),
         )
+
+
+def _direction(rng: np.random.Generator) -> np.ndarray:
+    """Unit vector of a ray that comes up from below, north, east, down."""
+    azimuth, incidence = rng.uniform(0, 2 * np.pi), rng.uniform(np.radians(5), np.radians(50))
+    return np.array([np.sin(incidence) * np.cos(azimuth), np.sin(incidence) * np.sin(azimuth), -np.cos(incidence)])
+
+
+def _mechanism(rng: np.random.Generator) -> np.ndarray:
+    """Moment tensor of a random strike, dip and rake."""
+    return moment_tensor(*rng.uniform((0, 0.3, -np.pi), (2 * np.pi, np.pi / 2, np.pi)))

@@ -182,7 +182,8 @@ def test_a_new_variable_may_begin_as_a_known_one(folder: Path) -> None:
     for name in ("tokenizer.kernel", "tokenizer.amplitude", "head.detokenizer.kernel"):
         assert torch.allclose(found.tensors[f"{name}_added"][row], old[name][0], atol=1e-7), name
         assert not torch.allclose(found.tensors[f"{name}_added"][1 - row], old[name][0], atol=1e-7), name
-    for like, sentence in (({"concentration": "concentration"}, "is not new to the model"), ({NEW[0]: "heat"}, "is not known to the model")):
+    wrong = {"is not new to the model": {"concentration": "concentration"}, "is not known to the model": {NEW[0]: "heat"}}
+    for sentence, like in wrong.items():
         with pytest.raises(UserError, match=sentence):
             train(adapted(folder, "like-wrong", adapt={"like": like}))
 

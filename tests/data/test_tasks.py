@@ -214,6 +214,24 @@ def test_a_task_is_trained_and_evaluated(tmp_path: Path, waves: Path, task: dict
     assert summary["status"] == "finished"
 
 
+@pytest.mark.parametrize("head", ["gaussian", "quantile", "ensemble"])
+def test_a_distribution_is_scored(tmp_path: Path, waves: Path, head: str) -> None:
+    data = settings([waves], tmp_path / "run", steps=60, validate_every=60)
+    data["model"] |= {"head": head}
+    data["data"] |= {"tokens": 256, "frames": 3}
+    train(load(write(data, tmp_path / "run.yaml")))
+    results = evaluate(tmp_path / "run", options=Options(6, 0, 0), progress=False)
+    part = results["corpora"][0]["splits"][0]
+    scores = part["uncertainty"]["concentration"]["model"]
+    assert 0 < scores["crps"] < scores["skill"]
+    assert 0 < scores["spread"]
+    assert scores["coverage_50"] < scores["coverage_90"]
+    observed = part["reliability"]["concentration"]["observed"]
+    assert observed == sorted(observed)
+    assert any("reliability" in p["file"] for p in part["pictures"])
+    assert "Uncertainty" in (tmp_path / "run" / "card" / "index.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("task", "sentence"),
     [

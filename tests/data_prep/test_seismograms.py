@@ -161,3 +161,29 @@ def test_a_classical_picker_finds_p() -> None:
 def test_mistakes_are_told(options: dict[str, float], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         SeismogramOptions(**options)  # type: ignore[arg-type]
+
+
+def test_bytes_depend_on_the_sample_alone() -> None:
+    def made(**sizes: int) -> dict[str, bytes]:
+        source = Seismograms((), SeismogramOptions(ood=1, **sizes))  # type: ignore[arg-type]
+        refs = list(reversed(source.plan().refs))
+        return {r.key: s.values.tobytes() + s.origin.place.encode() for r, s in zip(refs, source.samples(refs), strict=True)}
+
+    few, many = made(train=2, valid=1, test=1), made(train=4, valid=1, test=2)
+    assert len(few) == 5
+    assert set(few.values()) < set(many.values())
+    source = Seismograms((), SeismogramOptions(train=2, valid=1, test=1, ood=1))
+    for ref in source.plan().refs:
+        (alone,) = source.samples([ref])
+        assert alone.values.tobytes() + alone.origin.place.encode() == few[ref.key]
+
+
+def test_a_tenth_of_the_records_is_noise_and_all_have_plausible_sizes() -> None:
+    drawn = [Seismograms((), SeismogramOptions()).event(np.random.default_rng(seed), False) for seed in range(400)]
+    quiet = [found for found in drawn if found.p_time is None]
+    assert 20 <= len(quiet) <= 60
+    assert all((found.p_wave == 0).all() and (found.s_wave == 0).all() for found in quiet)
+    noise = np.array([np.sqrt(np.mean(found.noise**2)) for found in drawn])
+    assert 3e-8 * 0.999 <= noise.min() < 1e-7 < 5e-7 < noise.max() <= 1e-6 * 1.001
+    peaks = np.array([np.abs(found.p_wave + found.s_wave).max() for found in drawn if found.p_time is not None])
+    assert 1e-7 < peaks.min() < peaks.max() < 1e-2
