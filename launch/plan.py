@@ -300,6 +300,8 @@ class Planner:
         Raises:
             UserError: processes that the strategy or the groups cannot be split over.
         """
+        if config.init is not None:  # whatever it says of the model itself
+            config = replace(config, model=self.config.model)
         kept, found = self._held(config, processes), []
         for i, (corpus, (windows, _)) in enumerate(zip(self.corpora, self._cuts(config, processes), strict=True)):
             one = self._activations(config, i, windows)

@@ -39,5 +39,7 @@ class AdaptConfig:
         for name in ("alpha", "layer_decay", "new_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}; expected a number above 0")
+        if self.mode == "lora" and not self.targets:
+            raise UserError("targets is empty, so lora has nothing to add to; name some of qkv, out, gate_up, down")
         if self.layer_decay > 1:
             raise UserError(f"layer_decay is {self.layer_decay}; expected at most 1")

@@ -94,8 +94,10 @@ def held(model: SciGPT, strategy: StrategyConfig, mesh: Mesh, layout: LayoutConf
     # cut along the first dimension, as torch.chunk cuts
     cut = {p: FLOAT * math.ceil(p.shape[0] / mesh.sizes["shard"]) * math.prod(p.shape[1:]) for p in model.parameters()}
     own = sum(n for p, n in cut.items() if p.requires_grad)
-    # two blocks are gathered, one of them also in the form it arrived in; and the sums of one are under way
-    buffers = outside + 3 * (block // 2 if layout.bf16 else block) + moving
+    # two blocks are gathered, one of them also in the form it arrived in, and of one this process's part is sent in bfloat16; and the sums
+    # of one are under way
+    form, sent = (block // 2, block // 2 // mesh.sizes["shard"]) if layout.bf16 else (block, 0)
+    buffers = outside + 3 * form + sent + moving
     return Held(sum(cut.values()), trained if several and not strategy.reduce_every_pass else own, 2 * own, buffers)
 
 

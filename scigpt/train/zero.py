@@ -131,9 +131,10 @@ class DeepSpeed(Single):
                 setattr(module, name, parameter)
                 init._convert_to_zero_parameters([parameter])
             if isinstance(module, LoRALinear):
-                module.product = _product  # type: ignore[method-assign]
+                module.product = _product
             elif isinstance(module, nn.Linear):
                 module.forward = partial(_linear, module)  # type: ignore[method-assign]
+        model.blocks[0].register_forward_pre_hook(_with_gradient)
         for block in model.blocks:  # gathered as one; what a block computes again is then at hand, too
             self._deepspeed.utils.set_z3_leaf_module(block, True)
             if self.layout.compile:  # the block as it is, and not the hooks that gather it
@@ -246,7 +247,7 @@ class DeepSpeed(Single):
                 for kind in MOMENTS:
                     yield Piece(OPTIMIZER, f"{kind}.{part.name}", shape, part.start, part.of(state[flat][kind]))
         for name, p in self._frozen:  # in stage 3 its part lies apart from those that are updated, else every process has all of it
-            values = p.ds_tensor if self.stage == 3 else p.detach().view(-1)
+            values = cast("Any", p).ds_tensor if self.stage == 3 else p.detach().view(-1)
             total = math.prod(self._shapes[name])
             start, count = self._own(math.ceil(total / self.mesh.world), total)
             yield Piece(MODEL, name, self._shapes[name], start, values.narrow(0, 0 if self.stage == 3 else start, count))
@@ -300,6 +301,13 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     from deepspeed.runtime.zero.linear import zero3_linear_wrap
 
     return zero3_linear_wrap(x, weight, bias)
+
+
+def _with_gradient(block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What goes into a block asks for a gradient, even where nothing before it is trained: torch calls the hook that ends the backward pass
+    of a block when the gradient of its input is there. Without one it is called first, and DeepSpeed takes the parameters away too soon."""
+    x, *others = arguments
+    return (x if x.requires_grad or not torch.is_grad_enabled() else x.detach().requires_grad_(), *others)
 
 
 def _imported(device: torch.device) -> Any:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from runs import config, lines, make_corpus, settings, write
+from toy import ToySource, smooth_sample
 
+from scigpt.data.corpus import Corpus
+from scigpt.data.sample import Sample
+from scigpt.data_prep.convert import convert
+from scigpt.data_prep.source import SampleRef
 from scigpt.launch.cli import main
+from scigpt.launch.plan import Hardware, Planner
+from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
+from scigpt.train import checkpoint
+from scigpt.train.checkpoint import Piece
+from scigpt.train.config import load
 from scigpt.train.engine import train
 
 GPU = ("--peak", "100", "--memory", "80")
@@ -164,3 +177,81 @@ def test_without_a_device_it_is_this_machine(file: Path, capsys: pytest.CaptureF
     assert code == 0
     assert found["device"]["name"] == "this machine's CPU"
     assert 1e9 < found["device"]["peak"] < 1e14
+
+
+@pytest.fixture(scope="module")
+def start(corpora: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained run, of one step."""
+    run = tmp_path_factory.mktemp("start") / "pretrained"
+    train(config(corpora[:1], run, steps=1, validate_every=1))
+    return run
+
+
+@pytest.mark.parametrize("mode", ["full", "frozen", "lora"])
+def test_a_run_with_init(start: Path, corpora: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str) -> None:
+    """Size and shape are those of `init`, and gradients and optimizer are of what is trained."""
+    data = settings(corpora, tmp_path / "run", steps=2, validate_every=2)
+    data |= {"init": str(start), "adapt": {"mode": mode, "rank": 2}}
+    del data["model"]
+    file = write(data, tmp_path / "c.yaml")
+    found, _, code = plan(capsys, str(file), *GPU)
+    assert code == 0
+    assert (found["model"]["depth"], found["model"]["width"], found["model"]["heads"]) == (1, 32, 1)
+    need = found["memory"]["single"]
+    assert (need["gradients"], need["optimizer"]) == (4 * found["model"]["trained"], 8 * found["model"]["trained"])
+    assert need["parameters"] == 4 * found["model"]["parameters"]
+    made = Planner(load(file), Hardware("device", 1e14, 2**36, 0.35), "--processes {}").need(load(file), 1)
+    assert made.total == need["total"]
+    summary = train(load(file))
+    assert (found["model"]["trained"], found["model"]["parameters"]) == (summary["trained_parameters"], summary["parameters"])
+    assert (found["model"]["trained"] < found["model"]["parameters"]) == (mode != "full")
+    with pytest.raises(SystemExit):
+        main(["plan", str(file), *GPU])
+    assert ("of them trained" in capsys.readouterr().out) == (mode != "full")
+
+
+def test_a_run_with_init_that_cannot_fit_keeps_its_size(file: Path, start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init = f"init={start}"
+    need = plan(capsys, str(file), init, *GPU)[0]["memory"]["single"]
+    memory = ("--peak", "100", "--memory", str(0.4 * need["total"] / 0.9 / 2**30))
+    _, words = refused(capsys, str(file), init, *memory)
+    assert not any(word.startswith("model.") for word in words)
+
+
+class Weather(ToySource):
+    """Five variables on 128 x 256 points."""
+
+    def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample]:
+        for ref in refs:
+            yield smooth_sample(ref.spec["seed"], self.options.frames, (1, 128, 256), ("t", "u", "v", "z", "q"))
+
+
+def base(folder: Path, corpus: Path) -> Path:
+    """A checkpoint of a model of the size base. Of its parameters a plan asks names and shapes only: they are zeros of one byte."""
+    vocabulary, shape, step = Vocabulary.from_corpora([Corpus.open(corpus)]), ModelConfig(size="base"), folder / "step-00000001"
+    with torch.device("meta"):
+        model = SciGPT(shape, vocabulary)
+    temporary = folder / "step-00000001.tmp"
+    temporary.mkdir()
+    pieces = (Piece("model", name, tuple(p.shape), 0, torch.zeros(p.numel(), dtype=torch.int8)) for name, p in model.named_parameters())
+    part = checkpoint.write_pieces(temporary, pieces, 0, 1)
+    state = {"step": 1, "config": {"model": asdict(shape)}, "vocabulary": vocabulary.to_json()}
+    checkpoint.complete(temporary, step, [part], state)
+    return step
+
+
+def test_the_recipe_for_16_gb_fits(corpora: list[Path], tmp_path: Path) -> None:
+    """What its first lines say is what is predicted."""
+    corpus = convert(Weather(options=Weather.Options(samples=10, frames=8)), tmp_path / "weather", progress=False)
+    recipe = Path(__file__).parents[2] / "configs" / "finetune-base-16gb.yaml"
+    said = dict(re.findall(r"^#   (\S.*?) {2,}([\d.]+)(?: GiB|,|$)", recipe.read_text(), re.M))
+    assert len(said) == 4
+    given = (f"init={base(tmp_path, corpora[0])}", f"data.corpora.0.path={corpus}")
+    machine = Hardware("16 GB", 1e14, 16 * 2**30, 0.35)
+    for words, gib in said.items():
+        planner = Planner(load(recipe, (*given, *(w for w in words.split() if "=" in w))), machine, "--processes {}")
+        assert planner.config.model.resolved() == (13, 768, 6)
+        need = planner.need(planner.config, 1)
+        assert need.total <= 0.9 * 16 * 2**30
+        assert need.total / 2**30 == pytest.approx(float(gib), abs=0.1)
+        assert (planner.trained()[0] < 0.03 * planner.trained()[1]) == (planner.config.adapt.mode == "lora")

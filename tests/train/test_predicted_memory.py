@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 from toys import VOCABULARY, make_batch
 
+from scigpt.adapt.config import AdaptConfig
+from scigpt.adapt.trainable import prepare
 from scigpt.data.batches import Batch
 from scigpt.data.corpus import Corpus
 from scigpt.data.loader import evaluation_batches
@@ -35,6 +38,7 @@ BATCHES: dict[str, dict[str, Any]] = {
     "sphere": {"shape": (3, 1, 64, 128), "geometry": "sphere"},
     "steady": {"shape": (2, 1, 16, 16), "names": ("a", "s"), "steady": True},
 }
+Mode = Literal["full", "frozen", "lora"]
 LAYOUTS = [LayoutConfig(bf16, recompute, False) for bf16 in (False, True) for recompute in (False, True)]
 
 
@@ -54,8 +58,9 @@ def saved(model: SciGPT, batch: Batch, layout: LayoutConfig) -> int:
     return sum(t.untyped_storage().nbytes() for t in kept.values())
 
 
-def built(config: ModelConfig, layout: LayoutConfig) -> SciGPT:
+def built(config: ModelConfig, layout: LayoutConfig, mode: Mode = "full") -> SciGPT:
     model = SciGPT(config, VOCABULARY)
+    prepare(model, AdaptConfig(mode))
     for block in model.blocks:
         block.recompute = layout.activation_checkpointing  # type: ignore[assignment]
     return model
@@ -70,12 +75,27 @@ def test_activations_are_what_autograd_saves(kind: str, depth: int, width: int, 
     assert predicted.saved == pytest.approx(saved(built(config, layout), batch, layout), rel=0.02)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda x: f"{'bf16' if x.bf16 else 'fp32'}{' again' * x.activation_checkpointing}")
+@pytest.mark.parametrize("mode", ["frozen", "lora"])
+def test_activations_of_an_adapted_model(mode: Mode, layout: LayoutConfig) -> None:
+    """What a matrix that is not trained would keep for its gradient is not kept."""
+    batch, config = make_batch(patch=4, **BATCHES["map"]), ModelConfig(depth=4, width=64, window_tokens=128)
+    full, found = (
+        activations(config, VOCABULARY, batch, layout, gathered=False, gpu=False, adapt=partial(prepare, config=AdaptConfig(how)))
+        for how in ("full", mode)
+    )
+    assert found.saved == pytest.approx(saved(built(config, layout, mode), batch, layout), rel=0.02)
+    assert mode == "lora" or found.saved < full.saved
+
+
+@pytest.mark.parametrize("mode", ["full", "frozen", "lora"])
 @pytest.mark.parametrize("layout", LAYOUTS[:2], ids=["kept", "again"])
-def test_the_most_that_a_pass_takes_is_what_the_allocator_gives_out(layout: LayoutConfig) -> None:
+def test_the_most_that_a_pass_takes_is_what_the_allocator_gives_out(layout: LayoutConfig, mode: Mode) -> None:
     batch, config = make_batch((5, 1, 48, 48), patch=4), ModelConfig(depth=3, width=64)
-    model = built(config, layout)
+    model = built(config, layout, mode)
     for parameter in model.parameters():
-        parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         share_of_loss(model(batch.to("cpu")), model.head, 1.0).loss.backward()
     recorded: Any = profile.profiler
@@ -83,7 +103,8 @@ def test_the_most_that_a_pass_takes_is_what_the_allocator_gives_out(layout: Layo
     for event in sorted(recorded.kineto_results.events(), key=lambda e: e.start_ns()):
         now += event.nbytes() if event.name() == "[memory]" else 0
         most = max(most, now)
-    predicted = activations(config, VOCABULARY, batch, layout, gathered=False, gpu=False)
+    adapt = partial(prepare, config=AdaptConfig(mode))
+    predicted = activations(config, VOCABULARY, batch, layout, gathered=False, gpu=False, adapt=adapt)
     assert predicted.saved + predicted.temporary == pytest.approx(most, rel=0.05)
 
 
@@ -133,9 +154,10 @@ def test_parts_are_the_parameters() -> None:
     assert found["blocks"] == sum(p.numel() for p in model.blocks.parameters())
 
 
-@pytest.mark.parametrize("size", ["nano", "tiny", "small"])
-def test_one_process_holds_what_is_predicted(size: str) -> None:
+@pytest.mark.parametrize(("size", "mode"), [("nano", "full"), ("nano", "frozen"), ("nano", "lora"), ("tiny", "full"), ("small", "full")])
+def test_one_process_holds_what_is_predicted(size: str, mode: Mode) -> None:
     model = SciGPT(ModelConfig(size=size), VOCABULARY)
+    prepare(model, AdaptConfig(mode))
     optimizer = AdamW(model.parameter_groups(), OptimConfig())
     share_of_loss(model(make_batch((2, 1, 8, 8))), model.head, 1.0).loss.backward()
     optimizer.inner.step()
