@@ -323,13 +323,13 @@ def _arrays(path: Path, datasets: list[xr.Dataset]) -> Iterator[str]:
     if time is not None:
         time_dim = str(arrays[time].dims[0]) if arrays[time].ndim else None
         yield f"  time: {quoted(time)}"
-    elif (named := next((d for d in dims if re.fullmatch(TIME + "|nt|step|steps|frame", d.lower()) or _counts_time(arrays.get(d))), None)):
+    elif named := next((d for d in dims if re.fullmatch(TIME + "|nt|step|steps|frame", d.lower()) or _counts_time(arrays.get(d))), None):
         time_dim = named
         if named in arrays:
             unit = str(arrays[named].attrs.get("units") or "")
             yield f"  time: {{column: {quoted(named)}, unit: {quoted(UNITS.get(unit.lower(), unit or '1'))}}}" + ("" if unit else CHECK)
         else:
-            yield f"  time: {{column: {quoted(named)}, step: 1, unit: \"1\"}}{CHECK}: the step is not known"
+            yield f'  time: {{column: {quoted(named)}, step: 1, unit: "1"}}{CHECK}: the step is not known'
     if time_dim in free:
         free.remove(time_dim)
     level = next((d for d in free if d in arrays and level_kind(d, arrays[d].attrs) is not None), None)

@@ -74,7 +74,6 @@ class Table:
         return f"{self.path.name}, line {self.lines[row]}"
 
 
-
 def content(path: Path, form: TableFormat, limit: int | None = None) -> tuple[list[int], list[str]]:
     """Number and text of the lines that are neither blank nor comments, among the first `limit`."""
     encoding = "utf-8-sig" if form.encoding.lower().replace("-", "") == "utf8" else form.encoding

@@ -55,8 +55,7 @@ def installed(taken: Collection[str]) -> dict[str, type[Source]]:
 
 
 SOURCES: dict[str, type[Source]] = {
-    s.name: s
-    for s in (Era5, Cmip6, Ostia, Miniseed, TheWell, PdeBench, PdeArena, PdeGym, SuperBench, OperatorScaling, Arrays)
+    s.name: s for s in (Era5, Cmip6, Ostia, Miniseed, TheWell, PdeBench, PdeArena, PdeGym, SuperBench, OperatorScaling, Arrays)
 }
 SOURCES |= installed({*SOURCES, Generic.name})
 # last, because `scigpt data inspect` takes the first source that recognises a file, and any table is one of the user's own

@@ -49,7 +49,7 @@ def _figures(study: Study) -> Iterator[tuple[Figure, str, str]]:
     for c, variable in shown_variables(sample):
         for figure, what in pictures.one_step(study.one_step, c):
             yield figure, f"{variable.key}-{what}", f"{label(variable)}: {what}"
-    if numbers["reliability"]:
+    if numbers.get("reliability"):
         yield reliability_figure(numbers["reliability"]), "reliability", "observed share at or below each quantile; the diagonal is right"
     rollout = numbers["rollout"]
     spectra = {"one step": numbers["spectra"]} | {f"leads {s}": found for s, found in (rollout or {"spectra": {}})["spectra"].items()}

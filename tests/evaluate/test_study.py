@@ -206,6 +206,7 @@ def test_the_page(worlds: Path) -> None:
 
 def test_the_verdict_is_honest() -> None:
     assert [verdict(s, 1.0) for s in (0.5, 0.999, 1.0, 1.2, math.inf, math.nan)] == ["win", "even", "even", "loss", "loss", "none"]
+
     def told(verdict: str, ratio: float) -> str:
         return conclusion({"verdict": verdict, "ratio": ratio})
 

@@ -236,6 +236,7 @@ print(*sorted(p.name for p in out.parent.iterdir()))
 """
 
 
+@pytest.mark.drill
 def test_a_killed_export_is_never_half_there(folder: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(folder / "run"), str(tmp_path / "out")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

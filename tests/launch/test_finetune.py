@@ -48,6 +48,7 @@ def test_one_command_adapts_and_says_what_it_needs(folder: Path) -> None:
     assert "finished at step 6 of 6" in again.stdout
 
 
+@pytest.mark.drill
 def test_two_processes_adapt_as_one(folder: Path) -> None:
     config = a_config(folder, "two")
     one = scigpt("finetune", str(config), f"run={folder / 'one'}", "data.data_width=2", "--json")
@@ -75,7 +76,7 @@ def test_mistakes_end_with_code_2_and_leave_nothing(folder: Path, changes: dict[
 
 def test_too_little_memory_is_told_before_anything_starts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load(a_config(folder, "large"))
-    small = planning.Hardware("a watch", 1.0, 2**20, 0.3, gpu=False)
+    small = planning.Hardware("a watch", 1.0, 2**16, 0.3, gpu=False)
     monkeypatch.setattr(planning, "memory_here", lambda: small)
     with pytest.raises(UserError, match="on 1 x a watch needs"):
         _tell_memory(config, 1)

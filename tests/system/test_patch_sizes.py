@@ -37,9 +37,7 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, floa
     return {p: numbers["summary"]["vrmse"] for p, numbers in found.items()}
 
 
-def test_half_the_patch_size_still_beats_persistence(
-    scores: dict[int, dict[str, float]], record_property: pytest.RecordProperty
-) -> None:
+def test_half_the_patch_size_still_beats_persistence(scores: dict[int, dict[str, float]], record_property: pytest.RecordProperty) -> None:
     trained, half = scores[PATCH], scores[PATCH // 2]
     for p, found in scores.items():
         record_property(f"vrmse at patch {p}", {method: round(value, 4) for method, value in found.items()})
