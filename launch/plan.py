@@ -208,15 +208,14 @@ class Planner:
     def __init__(self, config: RunConfig, machine: Hardware, spelling: str) -> None:
         from scigpt.adapt.start import is_new, planned
         from scigpt.data.corpus import Corpus
-        from scigpt.data.normalize import Scales
+        from scigpt.data.loader import scales_of
         from scigpt.data.tasks import build_task
         from scigpt.train.run import with_model
 
         config = with_model(config)
         self.config, self.machine, self.spelling = config, machine, spelling
         self.corpora = [Corpus.open(c.path) for c in config.data.corpora]
-        strides = [c.stride for c in config.data.corpora]
-        self.scales = [Scales.from_stats(c.layout, c.stats.to_json(), s) for c, s in zip(self.corpora, strides, strict=True)]
+        self.scales = [scales_of(c, s) for c, s in zip(self.corpora, config.data.corpora, strict=True)]
         self.tasks = [build_task(config.task, c, s, config.seed) for c, s in zip(self.corpora, self.scales, strict=True)]
         _, self.vocabulary, start = planned(config, self.corpora)
         self._new = (lambda name: is_new(name, start)) if start is not None else None
@@ -356,9 +355,9 @@ class Planner:
 
     def _mixture(self, config: RunConfig, processes: int) -> Mixture:
         from scigpt.data.mixture import Mixture
-        from scigpt.train.run import settled
+        from scigpt.train.run import with_width
 
-        data = settled(config, self._mesh(config, processes).data_world).data
+        data = with_width(config, self._mesh(config, processes).data_world).data
         if data.data_width not in self._mixtures:
             self._mixtures[data.data_width] = Mixture(self.corpora, data, config.seed)
         return self._mixtures[data.data_width]

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scigpt.data.files import dump_json, load_json, write_bytes
+from scigpt.data.files import load_json
+from scigpt.launch.nested_runs import PARENT_RUN, NestedRuns, tell
 from scigpt.launch.sweep.table import CONFIG, RUNS, Row, Table
-from scigpt.train.report import FILE, NOT_IN_NAMES, ReportConfig, connect, experiment_of, log_metrics
+from scigpt.train.report import NOT_IN_NAMES, ReportConfig, log_metrics
 
 PARENT = "scigpt.sweep"
-_PARENT_RUN = "mlflow.parentRunId"
-
-_log = logging.getLogger(__name__)
 
 
 def log_sweep(table: Table, analysis: Mapping[str, Any], report: Path) -> None:
-    """Log the rows, the parameters of the fit and the report. The ids are kept in SWEEP/mlflow.json, so a second report updates the
-    runs of the first. A failure is one warning."""
-    config = _report_config(table)
-    if not config.mlflow:
-        return
-    uri = config.tracking_uri or f"sqlite:///{table.folder.resolve() / 'mlflow.db'}"
-    try:
-        _Store(table, config, uri).log(analysis, report)
-    except Exception as error:  # whatever a store does, the report is there
-        why = " ".join(str(error).split())[:300]
-        _log.warning("MLflow at %s misses the report of %s (%s); %s holds everything", uri, table.folder, why, report)
+    """Log the rows, the parameters of the fit and the report."""
+    tell(table.folder, _report_config(table), report, lambda runs: _log_to(runs, table, analysis, report))
 
 
 def _report_config(table: Table) -> ReportConfig:
@@ -39,50 +27,31 @@ def _report_config(table: Table) -> ReportConfig:
     return load_sweep(file)[1].report if file.is_file() else ReportConfig()
 
 
-class _Store:
-    """An experiment of the sweep's name in a tracking store, and the MLflow runs of its rows."""
+def _log_to(runs: NestedRuns, table: Table, analysis: Mapping[str, Any], report: Path) -> None:
+    from mlflow.entities import Param, RunTag
 
-    def __init__(self, table: Table, config: ReportConfig, uri: str) -> None:
-        self.table, self.uri, self.client = table, uri, connect(uri)
-        self.file = table.folder / FILE
-        known = load_json(self.file, "the MLflow runs of a sweep") if self.file.exists() else {}
-        self.known: dict[str, str] = known["runs"] if known.get("tracking_uri") == uri else {}
-        name = f"{config.experiment}/{table.folder.resolve().name}"
-        self.experiment = experiment_of(self.client, config, name, table.folder)
-
-    def log(self, analysis: Mapping[str, Any], report: Path) -> None:
-        from mlflow.entities import Param, RunTag
-
-        tags = [RunTag(PARENT, str(self.table.folder.resolve()))]
-        parent, new = self._run("sweep", self.table.folder.resolve().name)
+    client, tags = runs.client, [RunTag(PARENT, str(table.folder.resolve()))]
+    parent, new = runs.run("sweep", table.folder.resolve().name, {})
+    if new:
+        client.log_batch(parent, tags=tags)
+    for row in table.rows:
+        file = table.folder / RUNS / row.id / "result.json"
+        if not file.is_file():
+            continue
+        result = load_json(file, "the result of a run")
+        run, new = runs.run(row.id, row.name, {PARENT_RUN: parent})
         if new:
-            self.client.log_batch(parent, tags=tags)
-        for row in self.table.rows:
-            file = self.table.folder / RUNS / row.id / "result.json"
-            if not file.is_file():
-                continue
-            result = load_json(file, "the result of a run")
-            run, new = self._run(row.id, row.name, parent)
-            if new:
-                parameters = [Param(NOT_IN_NAMES.sub("_", k), str(v)[:500]) for k, v in _parameters(row).items()]
-                self.client.log_batch(run, params=parameters, tags=tags)
-            self._metrics(run, _scores(result), result["step"])
-            self.client.set_terminated(run, "FINISHED" if result["status"] == "finished" else "FAILED")
-        self._metrics(parent, _laws(analysis), 0)
-        self.client.log_artifacts(parent, str(report), report.name)
-        self.client.set_terminated(parent, "FINISHED")
+            parameters = [Param(NOT_IN_NAMES.sub("_", k), str(v)[:500]) for k, v in _parameters(row).items()]
+            client.log_batch(run, params=parameters, tags=tags)
+        log_metrics(client, run, _known(_scores(result)), result["step"])
+        client.set_terminated(run, "FINISHED" if result["status"] == "finished" else "FAILED")
+    log_metrics(client, parent, _known(_laws(analysis)), 0)
+    client.log_artifacts(parent, str(report), report.name)
+    client.set_terminated(parent, "FINISHED")
 
-    def _run(self, key: str, name: str, parent: str | None = None) -> tuple[str, bool]:
-        """Id of the MLflow run of a row, and whether it was made now."""
-        if key in self.known:
-            return self.known[key], False
-        run = self.client.create_run(self.experiment, run_name=name, tags={_PARENT_RUN: parent} if parent else {}).info.run_id
-        self.known[key] = run
-        write_bytes(self.file, dump_json({"tracking_uri": self.uri, "runs": self.known}))
-        return run, True
 
-    def _metrics(self, run: str, values: Mapping[str, Any], step: int) -> None:
-        log_metrics(self.client, run, {k: float(v) for k, v in values.items() if v is not None and math.isfinite(v)}, step)
+def _known(values: Mapping[str, Any]) -> dict[str, float]:
+    return {k: float(v) for k, v in values.items() if v is not None and math.isfinite(v)}
 
 
 def _parameters(row: Row) -> dict[str, Any]:

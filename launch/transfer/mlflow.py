@@ -2,57 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scigpt.data.files import dump_json, load_json, write_bytes
+from scigpt.launch.nested_runs import PARENT_RUN, NestedRuns, tell
 from scigpt.launch.transfer.cells import Study
-from scigpt.train.report import FILE, NOT_IN_NAMES, ReportConfig, connect, experiment_of, log_metrics
+from scigpt.train.report import NOT_IN_NAMES, ReportConfig, log_metrics
 
-PARENT = "mlflow.parentRunId"
 PARAMETERS = ("id", "kind", "task", "mode", "examples", "seed", "pretraining", "test", "parameters", "trained_parameters", "steps")
 METRICS = ("vrmse", "vrmse_median", "relative_l2", "windows", "flops", "seconds")
 
-_log = logging.getLogger(__name__)
-
 
 def log_study(study: Study, config: ReportConfig, found: Mapping[str, Any], report: Path) -> None:
-    """Log scores and report. The ids are kept in STUDY/mlflow.json, so a second report updates the runs of the first. A failure is one
-    warning."""
-    if not config.mlflow:
-        return
-    uri = config.tracking_uri or f"sqlite:///{study.folder.resolve() / 'mlflow.db'}"
-    try:
-        _log_to(study, config, uri, found, report)
-    except Exception as error:  # whatever a store does, the report is there
-        why = " ".join(str(error).split())[:300]
-        _log.warning("MLflow at %s misses the report of %s (%s); %s holds everything", uri, study.folder, why, report)
+    """Log scores and report."""
+    tell(study.folder, config, report, lambda runs: _log_to(runs, study, found, report))
 
 
-def _log_to(study: Study, config: ReportConfig, uri: str, found: Mapping[str, Any], report: Path) -> None:
-    client, file = connect(uri), study.folder / FILE
+def _log_to(runs: NestedRuns, study: Study, found: Mapping[str, Any], report: Path) -> None:
     from mlflow.entities import Param
 
-    before = load_json(file, "the MLflow runs of a study") if file.exists() else {}
-    known: dict[str, str] = before["runs"] if before.get("tracking_uri") == uri else {}
-    experiment = experiment_of(client, config, f"{config.experiment}/{study.folder.resolve().name}", study.folder)
-
-    def run_of(key: str, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> str:
-        if key not in known:
-            known[key] = client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id
-            write_bytes(file, dump_json({"tracking_uri": uri, "runs": known}))
-            client.log_batch(known[key], params=[Param(k, str(v)[:500]) for k, v in parameters.items() if v is not None])
-        return known[key]
-
-    parent = run_of("study", study.folder.resolve().name, {"scigpt.transfer": str(study.folder.resolve())}, {})
+    client = runs.client
+    parent, _ = runs.run("study", study.folder.resolve().name, {"scigpt.transfer": str(study.folder.resolve())})
     for cell in study.cells:
         score = study.score(cell)
-        if cell.kind == "pretrain" or score is None or cell.id in known:
+        if cell.kind == "pretrain" or score is None or cell.id in runs.known:
             continue
-        run = run_of(cell.id, cell.name, {PARENT: parent}, {k: score.get(k) for k in PARAMETERS})
+        run, _ = runs.run(cell.id, cell.name, {PARENT_RUN: parent})
+        client.log_batch(run, params=[Param(k, str(score[k])[:500]) for k in PARAMETERS if score.get(k) is not None])
         log_metrics(client, run, {k: float(score[k]) for k in METRICS if score.get(k) is not None}, 0)
         client.set_terminated(run, "FINISHED" if score["status"] == "finished" else "FAILED")
     log_metrics(client, parent, dict(_numbers(found)), 0)

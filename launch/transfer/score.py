@@ -15,6 +15,7 @@ from scigpt.data.mixture import CorpusConfig, DataConfig
 from scigpt.evaluate.metrics import score, scored
 from scigpt.evaluate.plan import Options, Subject, plan, scored_windows
 from scigpt.evaluate.rollout import Model
+from scigpt.train.journal import number
 
 
 @torch.no_grad()
@@ -46,8 +47,8 @@ def score_model(
         for v, row in columns.items()
     }
     names = ("vrmse", "vrmse_median", "relative_l2")
-    whole = {name: _finite(_over(np.mean, np.array([row[name] for row in variables.values()]))) for name in names}
-    told = {v: {name: _finite(value) for name, value in row.items()} for v, row in variables.items()}
+    whole = {name: number(_over(np.mean, np.array([row[name] for row in variables.values()]))) for name in names}
+    told = {v: {name: number(value) for name, value in row.items()} for v, row in variables.items()}
     diverged = sum(int(np.isinf(row["rmse"]).sum()) for row in columns.values())
     return {**whole, "variables": told, "windows": len(items), "diverged": diverged}
 
@@ -56,7 +57,3 @@ def _over(what: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
     """Of what is defined; NaN where nothing is, infinite where a window diverged."""
     defined = values[~np.isnan(values)]
     return float(what(defined)) if defined.size else np.nan
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -26,12 +26,10 @@ from scigpt.adapt.config import AdaptConfig
 from scigpt.adapt.start import is_new, planned
 from scigpt.data.batches import Batch
 from scigpt.data.corpus import Corpus
-from scigpt.data.loader import BatchLoader, evaluation_batches, windows
+from scigpt.data.loader import BatchLoader, evaluation_batches, scales_of, window_that_fits, windows
 from scigpt.data.mixture import DataConfig, Mixture
-from scigpt.data.normalize import Scales
 from scigpt.data.tasks import TaskConfig, build_task
 from scigpt.errors import UserError
-from scigpt.evaluate.metrics import score, scored
 from scigpt.model.backbone import Prediction, SciGPT, Vocabulary
 from scigpt.model.initial import Initial
 from scigpt.train import checkpoint, strategies
@@ -39,7 +37,8 @@ from scigpt.train.config import RunConfig, build
 from scigpt.train.objective import group_weight, share_of_loss
 from scigpt.train.optim import AdamW, OptimConfig
 from scigpt.train.rollout import push_forward
-from scigpt.train.run import settled
+from scigpt.train.run import with_model
+from scigpt.train.validate import sums
 
 
 class SciGPTModule(LightningModule):
@@ -70,7 +69,7 @@ class SciGPTModule(LightningModule):
         if isinstance(vocabulary, Mapping):
             vocabulary = Vocabulary.from_json(vocabulary)
         if vocabulary is None:
-            config = replace(config, model=settled(config, 1).model)
+            config = with_model(config)
             shape, vocabulary, start = planned(config, [Corpus.open(Path(c.path)) for c in config.data.corpora])
             config = replace(config, model=shape)
         elif config.init is not None:
@@ -178,14 +177,14 @@ class SciGPTModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         found = self._sums.setdefault(batch.corpus, [0.0] * 4)
-        found[:] = (a + b for a, b in zip(found, _sums(self.model(batch), self.model), strict=True))
+        found[:] = (a + b for a, b in zip(found, sums(self.model(batch), self.model.head), strict=True))
 
     def on_validation_epoch_end(self) -> None:
         """`valid_loss`, the objective over all windows of a corpus, and `valid_vrmse`, as `scigpt.train.validate` has them; means over the
         corpora, and of each where there are several (`valid_loss/NAME`). NaN where there is nothing to score."""
         losses, errors = {}, {}
-        for name, sums in self._sums.items():
-            error, weight, vrmse, count = self._over_all(sums)
+        for name, found in self._sums.items():
+            error, weight, vrmse, count = self._over_all(found)
             losses[name], errors[name] = error / weight if weight else math.nan, vrmse / count if count else math.nan
         for label, values in (("valid_loss", losses), ("valid_vrmse", errors)):
             known = [v for v in values.values() if not math.isnan(v)]
@@ -245,8 +244,7 @@ class CorpusDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         self._stage = stage
         self.corpora = [Corpus.open(Path(c.path)) for c in self.data.corpora]
-        pairs = zip(self.corpora, self.data.corpora, strict=True)
-        self.scales = [Scales.from_stats(c.layout, c.stats.to_json(), s.stride) for c, s in pairs]
+        self.scales = [scales_of(c, s) for c, s in zip(self.corpora, self.data.corpora, strict=True)]
         self.tasks = [build_task(self.task, c, s, self.seed) for c, s in zip(self.corpora, self.scales, strict=True)]
         place = (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {"rank": 0, "num_replicas": 1}
         self.rank, self.world = int(place["rank"]), int(place["num_replicas"])
@@ -271,8 +269,7 @@ class CorpusDataModule(LightningDataModule):
         every = zip(self.corpora, self.scales, self.data.corpora, mixture.windows, mixture.sizes, self.tasks, strict=True)
         for corpus, scales, settings, window, size, task in every:
             for split in settings.valid:
-                longest = max((entry.frames for entry in corpus.entries(split)), default=0)
-                frames = min(window.frames, max(2, (longest - 1) // window.stride + 1))
+                frames = window_that_fits(corpus, split, window)
                 windows(corpus, settings, frames, split, 1)  # a split without a window is told now
                 first = (corpus, scales, settings, frames, split, size, self.validate_windows, patch, self.rank, self.world, task)
                 yield lambda first=first: evaluation_batches(*first)  # type: ignore[misc]
@@ -344,17 +341,3 @@ class _Windows:
 
     def __iter__(self) -> Iterator[Batch]:
         return itertools.chain.from_iterable(make() for make in self._splits)
-
-
-def _sums(prediction: Prediction, model: SciGPT) -> tuple[float, float, float, int]:
-    """Over a batch: weighted errors, their weights, VRMSE of windows and variables where it is defined, and their number."""
-    batch, head = prediction.batch, model.head
-    weight = head.weight(batch)
-    error = head.error(prediction.distribution, head.target(prediction.normalized, batch))
-    errors = float(torch.where(weight > 0, error * weight, 0.0).sum(dtype=torch.float64))
-    weights = float(weight.sum(dtype=torch.float64))
-    if batch.answers is not None:  # of whole windows: there is no field to score
-        return errors, weights, 0.0, 0
-    found = score(prediction.physical(), batch.target_values(), scored(batch), batch.weight).vrmse
-    found = found[~found.isnan()]
-    return errors, weights, float(found.sum(dtype=torch.float64)), found.numel()

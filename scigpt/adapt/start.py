@@ -23,7 +23,7 @@ from scigpt.errors import UserError
 from scigpt.model import lora
 from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
 from scigpt.train import checkpoint
-from scigpt.train.checkpoint import Checkpoint
+from scigpt.train.checkpoint import Checkpoint, Tensors
 
 if TYPE_CHECKING:
     from scigpt.train.config import RunConfig
@@ -71,10 +71,7 @@ class Start:
             return cls(path, exported.config, exported.vocabulary, exported.tensors, exported.vocabulary)
         found = checkpoint_of(path)
         if found is None:
-            raise UserError(
-                f"init: {path} is no run with a complete checkpoint, no checkpoint and no export; give the folder that `scigpt pretrain`, "
-                f"`scigpt finetune` or `scigpt export` wrote"
-            )
+            raise nothing_at(path)
         return cls.of(found)
 
     @classmethod
@@ -101,13 +98,23 @@ class Start:
         added = name + ADDED
         if added not in self.tensors or not TABLE.fullmatch(name):
             return values
-        if name == "conditions.coefficient":
-            first, order, known = self.raw.coefficients, self.vocabulary.coefficients, self.raw.added_coefficients
-        else:
-            first, order, known = self.raw.units, self.vocabulary.units, self.raw.added  # type: ignore[assignment]
-        rows = torch.cat([values[: len(first) - known], self.tensors[added]])  # without the row that stands for no coefficient
+        first, order, more = self._rows(name)
+        rows = torch.cat([values[: len(first) - more], self.tensors[added]])  # without the row that stands for no coefficient
         place = {n: i for i, n in enumerate(first)}
         return rows[[place[n] for n in order]]
+
+    def _rows(self, table: str) -> tuple[list[str], list[str], int]:
+        """What the rows of a table stand for as they lie, in alphabetical order, and how many of them were added."""
+        if table == "conditions.coefficient":
+            return [*self.raw.coefficients], [*self.vocabulary.coefficients], self.raw.added_coefficients
+        return [*self.raw.units], [*self.vocabulary.units], self.raw.added
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of `self[name]`, without reading it."""
+        own = self.tensors.shape(name) if isinstance(self.tensors, Tensors) else tuple(self.tensors[name].shape)
+        if name + ADDED not in self.tensors or not TABLE.fullmatch(name):
+            return own
+        return (len(self._rows(name)[1]), *own[1:])
 
     def model(self) -> SciGPT:
         """The pretrained model itself."""
@@ -131,8 +138,8 @@ class Start:
         for name, shape in own.items():
             if is_new(name, self):
                 continue
-            if name not in self or tuple(self[name].shape) != shape:
-                there = tuple(self[name].shape) if name in self else "none"
+            there = self.shape(name) if name in self else "none"
+            if there != shape:
                 raise UserError(f"init: {self.path} has the parameter {name} in the shape {there} and the model needs {shape}")
         copies = self._copies(model.vocabulary, like or {})
 
@@ -159,6 +166,13 @@ class Start:
                     hint = f"did you mean {near[0]}?" if near else f"those that are: {', '.join(there) or 'none'}"
                     raise UserError(f"adapt.like: {name} is not {what}; {hint}")
         return {added.index(new): known.index(old) for new, old in like.items()}
+
+
+def nothing_at(path: Path) -> UserError:
+    return UserError(
+        f"init: {path} is no run with a complete checkpoint, no checkpoint and no export; give the folder that `scigpt pretrain`, "
+        f"`scigpt finetune` or `scigpt export` wrote"
+    )
 
 
 def is_new(name: str, start: Start) -> bool:

@@ -116,6 +116,21 @@ class BatchLoader:
         return replace(batch, known=batch.known & told[:, None])
 
 
+def scales_of(corpus: Corpus, config: CorpusConfig) -> Scales:
+    """Training statistics of a corpus as a mixture sees it.
+
+    Raises:
+        UserError: a corpus without a training split.
+    """
+    return Scales.from_stats(corpus.layout, corpus.stats.to_json(), config.stride)
+
+
+def window_that_fits(corpus: Corpus, split: str, window: Window) -> int:
+    """Frames of a window as in training, or fewer (2 at least) where no record of a split is that long."""
+    longest = max((entry.frames for entry in corpus.entries(split)), default=0)
+    return min(window.frames, max(2, (longest - 1) // window.stride + 1))
+
+
 def windows(corpus: Corpus, config: CorpusConfig, frames: int, split: str, limit: int | None = None) -> list[Item]:
     """Windows that tile the records (and the grid, where the corpus is cropped) of a split without overlap, always the same.
 

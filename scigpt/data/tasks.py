@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scigpt.data.batches import Batch
+from scigpt.data.batches import Batch, collate
 from scigpt.data.corpus import Corpus
 from scigpt.data.keyed import torch_generator
 from scigpt.data.normalize import Scales
@@ -262,8 +262,6 @@ class SuperResolution:
         return replace(task, residual=task._measure(corpus, scales))
 
     def _measure(self, corpus: Corpus, scales: Scales) -> tuple[float, ...]:
-        from scigpt.data.batches import collate
-
         split = "train" if "train" in corpus.splits else next(iter(corpus.splits))
         entries = corpus.entries(split)
         total, count = np.zeros(len(corpus.layout.variables)), np.zeros(len(corpus.layout.variables))

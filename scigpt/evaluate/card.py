@@ -20,9 +20,9 @@ def render(results: Mapping[str, Any]) -> str:
 
 
 def page(package: str, template: str, filters: Mapping[str, Any], **values: Any) -> str:
-    """HTML of a template that lies in a package; a name that it lacks is an error."""
+    """HTML of a template that lies in a package, or is one of the parts of reports that lie here; a name that it lacks is an error."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(package, ""),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(p, "") for p in (package, "scigpt.evaluate")]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

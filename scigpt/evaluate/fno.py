@@ -29,7 +29,7 @@ from scigpt.data.batches import Batch
 from scigpt.data.corpus import Corpus
 from scigpt.data.files import dump_json, load_json
 from scigpt.data.keyed import key
-from scigpt.data.loader import BatchLoader
+from scigpt.data.loader import BatchLoader, scales_of
 from scigpt.data.mixture import CorpusConfig, DataConfig, Mixture
 from scigpt.data.normalize import Scales, normalize
 from scigpt.data.sample import Layout
@@ -179,7 +179,7 @@ def train_beside(
     Returns:
         The network, and what is told about it: parameters, width, modes, windows, steps, FLOPs for a window of both.
     """
-    scales = Scales.from_stats(corpus.layout, corpus.stats.to_json(), settings.stride)
+    scales = scales_of(corpus, settings)
     mixture = Mixture([corpus], replace(data, corpora=[settings]), seed)
     with BatchLoader(mixture, [scales], prefetch=1) as loader:
         first = next(loader)[1][0]
@@ -211,7 +211,7 @@ def train_few(
     Returns:
         As `train_beside`.
     """
-    scales = Scales.from_stats(corpus.layout, corpus.stats.to_json(), settings.stride)
+    scales = scales_of(corpus, settings)
     mixture = Mixture([corpus], replace(data, corpora=[settings]), seed)
     names = tuple(sorted(corpus.stats.to_json()["coefficients"]))
     with BatchLoader(mixture, [scales], prefetch=1) as loader:

@@ -75,7 +75,6 @@ def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress
     """
     beside = beside or Beside()
     models = {MODEL: model, **beside.models}
-    about = work.subject.corpus.manifest["splits"][work.split]
     if isinstance(work.subject.task, Asked):
         return _answered(model, work, work.subject.task, device, progress)
     first, records = _OneStep(work), []
@@ -91,12 +90,7 @@ def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress
             first.example = _example(work, work.frames, chunk[0], predictions[MODEL], batch)
     assert first.example is not None
     numbers: dict[str, Any] = {
-        "split": work.split,
-        "distribution": about["distribution"],
-        "description": about["description"],
-        "records": about["samples"],
-        "windows": len(items),
-        "frames": work.frames,
+        **_about(work, len(items)),
         **first.numbers(records),
         "rollout": None,
         "answers": None,
@@ -117,18 +111,13 @@ def study(model: Model, work: Plan, device: torch.device | str = "cpu", progress
 
 def _answered(model: Model, work: Plan, task: Asked, device: torch.device | str, progress: bool) -> Study:
     """Of a head that says one thing of a whole window."""
-    about, answers = work.subject.corpus.manifest["splits"][work.split], Answers(task)
+    answers = Answers(task)
     items, batches = scored_windows(work, work.frames, work.options.windows, device, progress, "answers")
     for _, batch in batches:
         answers.add(batch, cast("Prediction", model(batch)))
     errors = answers.errors()
     numbers = {
-        "split": work.split,
-        "distribution": about["distribution"],
-        "description": about["description"],
-        "records": about["samples"],
-        "windows": len(items),
-        "frames": work.frames,
+        **_about(work, len(items)),
         "one_step": {},
         "summary": summarise(errors, [item.entry for item in items], work, "answers"),
         "regions": {},
@@ -142,6 +131,13 @@ def _answered(model: Model, work: Plan, task: Asked, device: torch.device | str,
         "picks": {},
     }
     return Study(numbers, None, None)
+
+
+def _about(work: Plan, windows: int) -> dict[str, Any]:
+    """What a split is, and how much of it is scored."""
+    about = work.subject.corpus.manifest["splits"][work.split]
+    described = {"distribution": about["distribution"], "description": about["description"], "records": about["samples"]}
+    return {"split": work.split, **described, "windows": windows, "frames": work.frames}
 
 
 class _OneStep:

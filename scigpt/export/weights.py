@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from scigpt.adapt.start import EXPORT, Start
 from scigpt.data.corpus import Corpus
 from scigpt.data.files import dump_json, load_json, sha256_of, sync_folder
-from scigpt.data.normalize import Scales
+from scigpt.data.loader import scales_of
 from scigpt.errors import UserError
 from scigpt.model.backbone import ModelConfig, Vocabulary
 from scigpt.train import checkpoint
@@ -216,7 +216,7 @@ def _own(found: Checkpoint, config: RunConfig) -> tuple[list[dict[str, Any]], di
         for settings in config.data.corpora:
             corpus = Corpus.open(Path(settings.path))
             entries.append({"run": name, **_entry(corpus.name, {**corpus.manifest, "fingerprint": corpus.fingerprint})})
-            made = Scales.from_stats(corpus.layout, corpus.stats.to_json(), settings.stride)
+            made = scales_of(corpus, settings)
             scales[corpus.name] = {"variables": [v.key for v in corpus.layout.variables], **made.to_json()}
         return entries, scales
     told = load_json(run / PROVENANCE, "the provenance of a run")["corpora"]

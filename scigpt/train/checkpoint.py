@@ -258,13 +258,3 @@ def check_parameters(model: nn.Module, tensors: Tensors, source: Path) -> None:
                 f"{source}: parameter {name} has the shape {tensors.shape(name)} in the checkpoint and {own[name]} in "
                 f"the model; use the model configuration the checkpoint was trained with"
             )
-
-
-def load_parameters(model: nn.Module, tensors: Tensors, source: Path) -> None:
-    """Put tensors into a model that has exactly these parameters.
-
-    Raises:
-        UserError: names or shapes that differ.
-    """
-    check_parameters(model, tensors, source)
-    model.load_state_dict(dict(tensors))

@@ -19,9 +19,8 @@ from scigpt.adapt.start import Start, is_new, planned
 from scigpt.adapt.trainable import prepare
 from scigpt.data.corpus import Corpus
 from scigpt.data.files import dump_json, write_bytes
-from scigpt.data.loader import BatchLoader, evaluation_batches, windows
+from scigpt.data.loader import BatchLoader, evaluation_batches, scales_of, window_that_fits, windows
 from scigpt.data.mixture import CorpusConfig, Mixture
-from scigpt.data.normalize import Scales
 from scigpt.data.tasks import build_task
 from scigpt.errors import UserError
 from scigpt.model.backbone import SciGPT, Vocabulary
@@ -85,8 +84,7 @@ class Trainer:
         self.new: frozenset[str] = frozenset()  # parameters that the pretrained model does not have
         with processes.together():
             self.corpora = [Corpus.open(c.path) for c in config.data.corpora]
-            strides = [c.stride for c in config.data.corpora]
-            self.scales = [Scales.from_stats(c.layout, c.stats.to_json(), s) for c, s in zip(self.corpora, strides, strict=True)]
+            self.scales = [scales_of(c, s) for c, s in zip(self.corpora, config.data.corpora, strict=True)]
             self.mixture = Mixture(self.corpora, config.data, config.seed)
             self.tasks = [build_task(config.task, c, s, config.seed) for c, s in zip(self.corpora, self.scales, strict=True)]
             self.validation_sets = tuple(self._validation_sets())
@@ -358,8 +356,7 @@ class Trainer:
                         f"these, or to [] for no validation"
                     )
                 window = self.mixture.windows[i]
-                longest = max((entry.frames for entry in corpus.entries(split)), default=0)
-                frames = min(window.frames, max(2, (longest - 1) // window.stride + 1))
+                frames = window_that_fits(corpus, split, window)
                 windows(corpus, settings, frames, split, 1)
                 if frames < window.frames:
                     _log.info("corpus %s: split %s is validated in windows of %d frames, it has no longer ones", corpus.name, split, frames)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from scigpt.adapt.start import Start
-from scigpt.data.files import write_bytes
+from scigpt.adapt.start import EXPORT, nothing_at
+from scigpt.data.files import load_json, write_bytes
 from scigpt.errors import UserError
+from scigpt.model.backbone import ModelConfig
 from scigpt.train import checkpoint
 from scigpt.train.checkpoint import Checkpoint
 from scigpt.train.config import RunConfig, build, differences, load
@@ -29,7 +30,11 @@ _log = logging.getLogger(__name__)
 def settled(config: RunConfig, width: int) -> RunConfig:
     """The configuration with everything stated that follows from something else: the model of `init`, the head of the task, and
     `data.data_width`: as the run, or the trunk it branches from, was begun, or `width`, the number of data-parallel processes now."""
-    config = with_model(config)
+    return with_width(with_model(config), width)
+
+
+def with_width(config: RunConfig, width: int) -> RunConfig:
+    """The configuration with `data.data_width` stated."""
     if config.data.data_width is not None:
         return config
     file, begun = Path(config.run) / CONFIG, None
@@ -49,9 +54,26 @@ def with_model(config: RunConfig) -> RunConfig:
         model = replace(model, head=task.head, head_options=options)
     if config.init is not None:
         # the run itself knows, so that it can go on where its beginning is gone
-        shape = load(file).model if file.exists() else Start.open(config.init).config
+        shape = load(file).model if file.exists() else model_of(Path(config.init))
         model = replace(shape, head=model.head, head_options=model.head_options, attention=model.attention)
     return replace(config, model=model)
+
+
+def model_of(init: Path) -> ModelConfig:
+    """Size and shape of what `init` names: a run, a checkpoint or an export. No weights are read.
+
+    Raises:
+        UserError: none of these.
+    """
+    if (init / CONFIG).is_file():
+        return load(init / CONFIG).model
+    for name, key in ((checkpoint.STATE, ("config", "model")), (EXPORT, ("model",))):
+        if (init / name).is_file():
+            found: Any = load_json(init / name, "the description of a model")
+            for part in key:
+                found = found[part]
+            return build(ModelConfig, found, str(init / name), "model")
+    raise nothing_at(init)
 
 
 def checkpoint_of(path: Path) -> Checkpoint | None:

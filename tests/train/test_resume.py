@@ -24,7 +24,7 @@ from scigpt.data_prep.convert import convert
 from scigpt.data_prep.source import SampleRef
 from scigpt.errors import UserError
 from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
-from scigpt.train.checkpoint import Piece, load_parameters, newest, opened
+from scigpt.train.checkpoint import Piece, check_parameters, newest, opened
 from scigpt.train.config import RunConfig
 from scigpt.train.engine import train
 from scigpt.train.processes import Place, Processes
@@ -156,12 +156,12 @@ def test_a_model_of_another_shape_is_refused(whole: Path) -> None:
     assert found is not None
     vocabulary = Vocabulary.from_json(found.state["vocabulary"])
     shape = ModelConfig(depth=1, width=32, heads=1)
-    load_parameters(SciGPT(shape, vocabulary), found.model(), found.path)
+    check_parameters(SciGPT(shape, vocabulary), found.model(), found.path)
     more = Vocabulary({**vocabulary.units, "density": "1"}, vocabulary.coefficients)
     with pytest.raises(UserError, match=r"has the shape \(1, .* in the checkpoint and \(2, .* in the model"):
-        load_parameters(SciGPT(shape, more), found.model(), found.path)
+        check_parameters(SciGPT(shape, more), found.model(), found.path)
     with pytest.raises(UserError, match=r"the checkpoint lacks the parameter blocks\.1\."):
-        load_parameters(SciGPT(ModelConfig(depth=2, width=32, heads=1), vocabulary), found.model(), found.path)
+        check_parameters(SciGPT(ModelConfig(depth=2, width=32, heads=1), vocabulary), found.model(), found.path)
 
 
 def test_micro_batches_and_several_groups(corpora: list[Path], tmp_path: Path) -> None:
