@@ -13,10 +13,10 @@ from typing import Any
 
 import jobs
 import pytest
+import slurm
 import yaml
 from runs import history, ledger, lines, make_corpus, settings, tensors, write
 
-import slurm
 from scigpt.launch.slurm import OVER
 
 pytestmark = pytest.mark.skipif(slurm.missing() is not None, reason=slurm.missing() or "")

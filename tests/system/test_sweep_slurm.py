@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import slurm
 from runs import make_corpus
 from sweeps import assert_equal, attempts, row, said, write
 
-import slurm
 from scigpt.launch.sweep.table import Role, Row, Table
 
 pytestmark = [pytest.mark.drill, pytest.mark.skipif(slurm.missing() is not None, reason=slurm.missing() or "")]
