@@ -177,7 +177,7 @@ class Trainer:
             tasks=self.tasks,
         )
         try:
-            with loader:
+            with loader, self.watchdog.ending():
                 while not self.done:
                     start, waited = time.perf_counter(), loader.wait_seconds
                     groups = self._fetch(loader)

@@ -6,7 +6,8 @@ import faulthandler
 import logging
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,6 +45,15 @@ class Watchdog:
     def beat(self) -> None:
         """A step is finished: the clock starts again."""
         faulthandler.dump_traceback_later(self.seconds, file=self._file, exit=True)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """However the block ends, the clock starts again for what is still to be done: an error that comes late in the time of a step, as
+        the loss of another process does, is not a hang of this one."""
+        try:
+            yield
+        finally:
+            self.beat()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         faulthandler.cancel_dump_traceback_later()
