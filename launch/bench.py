@@ -56,3 +56,31 @@ def model(
 
     config = ModelConfig(size=size, width=width, depth=depth)
     show(bench_model.measure(config, frames, side, patch, batch, precision, threads, rounds), json, bench_model.describe)
+
+
+@app.command(epilog="Examples: scigpt bench rollout --steps 32; scigpt bench rollout runs/demo --corpus navier-stokes")
+def rollout(
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run, whose errors are compared too; by default random maps.")] = None,
+    corpus: Annotated[str | None, typer.Option("--corpus", metavar="NAME", help="Of the run; by default its first.")] = None,
+    split: Annotated[str, typer.Option("--split", metavar="NAME")] = "test",
+    records: Annotated[int, typer.Option("--records", min=1, help="Forecasts of the run, at most.")] = 16,
+    steps: Annotated[int, typer.Option("--steps", min=1)] = 32,
+    context: Annotated[int, typer.Option("--context", min=1, help="Frames before the forecast, of random maps.")] = 8,
+    window: Annotated[int, typer.Option("--window", min=1, help="Frames that the model is shown, of random maps.")] = 8,
+    size: Annotated[str, typer.Option("--size", help="nano, tiny, small, base, large, xl or 7b.")] = "nano",
+    side: Annotated[int, typer.Option("--side", min=1, help="Points along each side of the maps.")] = 64,
+    patch: Annotated[int, typer.Option("--patch", min=1, help="Points along each side of a token.")] = 8,
+    batch: Annotated[int, typer.Option("--batch", min=1)] = 4,
+    threads: Annotated[int, typer.Option("--threads", min=1)] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", min=1)] = 3,
+    json: Json = False,
+) -> None:
+    """Time free-running forecasts with and without the key-value cache, in CPU time; of a run, compare their errors too."""
+    from scigpt.launch import bench_rollout
+    from scigpt.model.backbone import ModelConfig
+
+    if run is None:
+        result = bench_rollout.speed(ModelConfig(size=size), context, steps, window, side, patch, batch, threads, rounds)
+    else:
+        result = bench_rollout.accuracy(run, corpus, split, records, steps)
+    show(result, json, bench_rollout.describe)

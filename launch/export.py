@@ -7,10 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scigpt.errors import UserError
 from scigpt.launch.output import Json, show
-
-FORMATS = ("safetensors",)
 
 
 def export(
@@ -18,22 +15,27 @@ def export(
         Path, typer.Argument(metavar="RUN", help="The folder of a run (its best checkpoint, or its newest) or of a checkpoint.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="PATH", help="The folder to write; an export that is there is replaced.")],
-    form: Annotated[str, typer.Option("--format", help="safetensors: weights by name, and what they are of in JSON.")] = FORMATS[0],
+    form: Annotated[
+        str,
+        typer.Option("--format", help="safetensors, torch-export or onnx; the last two add programs."),
+    ] = "safetensors",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of the rollout programs.")] = 4,
     json: Json = False,
 ) -> None:
-    """Write a run's weights without what only training needs: additions of low rank merged, with vocabulary, scales, and the licences and
-    attributions of all data that it has learned from. `init` of `scigpt finetune` takes the folder."""
-    if form not in FORMATS:
-        raise UserError(f"--format {form}: runs are exported as {', '.join(FORMATS)} and, so far, as nothing else; leave it out")
-    from scigpt.export.weights import Exported, write
+    """Write a run's weights without what only training needs: additions of low rank merged, with variables, units, normalisation, and the
+    licences and attributions of all data that it has learned from. `scigpt forecast`, `scigpt.load` and `init` of `scigpt finetune` take the
+    folder; programs of a step and of a rollout run without scigpt."""
+    from scigpt.export.folder import Exported
+    from scigpt.export.weights import write
 
-    facts = dict(Exported.open(write(run, out)).facts)
-    names = ", ".join(dict.fromkeys(c["name"] for c in facts["corpora"]))
+    facts = dict(Exported.open(write(run, out, form, steps)).facts)
+    names = ", ".join(dict.fromkeys(c["name"] for c in facts["learned_from"]))
+    size = sum(f["bytes"] for f in facts["files"].values())
     show(
         {"path": str(out), **facts},
         json,
         lambda f: (
-            f"{out}: {f['run']}, step {f['step']}, {f['bytes'] / 2**20:.1f} MiB\n"
+            f"{out}: {f['run']}, step {f['step']}, {size / 2**20:.1f} MiB: {', '.join(sorted(f['files']))}\n"
             f"learned from {names}; licences: {', '.join(f['licences'])}; to be credited: {'; '.join(f['attributions'])}"
         ),
     )

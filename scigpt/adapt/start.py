@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from scigpt.data.corpus import Corpus
 from scigpt.errors import UserError
 from scigpt.model import lora
 from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
@@ -26,6 +25,7 @@ from scigpt.train import checkpoint
 from scigpt.train.checkpoint import Checkpoint, Tensors
 
 if TYPE_CHECKING:
+    from scigpt.data.corpus import Corpus
     from scigpt.train.config import RunConfig
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 TABLE = re.compile(r"tokenizer\.(kernel|present|gaps|amplitude)|conditions\.coefficient|head\.(.+\.)?kernel")
 """Parameters with a row for each variable or coefficient."""
 ADDED = "_added"
-EXPORT = "scigpt.json"
+EXPORT = "config.json"
 """What an export has and a run has not."""
 LARGEST_SCALE = 1e30
 """Spreads between its inverse and this are numbers that float32 can hold with room for products."""
@@ -65,7 +65,7 @@ class Start:
 
         path = Path(init)
         if (path / EXPORT).is_file():
-            from scigpt.export.weights import Exported
+            from scigpt.export.folder import Exported
 
             exported = Exported.open(path)
             return cls(path, exported.config, exported.vocabulary, exported.tensors, exported.vocabulary)

@@ -131,13 +131,28 @@ def _per_channel(values: Tensor, transform: tuple[tuple[str, float], ...], funct
     return torch.stack(parts, dim=2)
 
 
+Sums = tuple[Tensor, Tensor]
+"""Squares and points so far, `(B, C)` each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What normalisation has to know of the frames that went before: the last of them, `(B, C, Z, Y, X)`, and the sums of values and of
+    increments."""
+
+    z: Tensor
+    valid: Tensor
+    values: Sums
+    steps: Sums
+
+
 @dataclass(frozen=True, slots=True)
 class Normalized:
     """What the network sees for the frames `0 .. T-2` of a batch, and the frame of reference of its output.
 
     Shapes: fields `(B, T-1, C, Z, Y, X)`, amplitudes `(B, T-1, C)`. `value` and `increment` are zero where invalid. `log_amplitude` and
     `log_increment` tell the network what was divided out. The prediction of frame `t + 1` is `base + unit * output`; `target` is the
-    output that would be right, `mask` (bool) where it counts: valid points of predicted variables.
+    output that would be right, `mask` (bool) where it counts: valid points of predicted variables. `past` is for the frames that follow.
     """
 
     value: Tensor
@@ -149,10 +164,11 @@ class Normalized:
     unit: Tensor
     target: Tensor
     mask: Tensor
+    past: Past
 
 
-def normalize(batch: Batch) -> Normalized:
-    """Normalise a batch of T frames for the prediction of its frames `1 .. T-1`."""
+def normalize(batch: Batch, past: Past | None = None) -> Normalized:
+    """Normalise a batch of T frames for the prediction of its frames `1 .. T-1`; `past` is of the frames before them."""
     layout, scales = batch.layout, batch.scales
     roles = [v.role for v in layout.variables]
     given = torch.tensor([r != "diagnostic" for r in roles], device=batch.values.device).view(1, 1, -1, 1, 1, 1)
@@ -165,19 +181,24 @@ def normalize(batch: Batch) -> Normalized:
     now, known = _ahead(z, valid, ahead)
     both = valid[:, 1:] & valid[:, :-1]
     steps = torch.where(both, z[:, 1:] - z[:, :-1], 0.0)  # (B, T-1): from frame s to s + 1
-    before, paired = torch.zeros_like(steps), torch.zeros_like(both)
-    before[:, 1:], paired[:, 1:] = steps[:, :-1], both[:, :-1]
+    if past is None:
+        earlier, there = torch.zeros_like(steps[:, :1]), torch.zeros_like(both[:, :1])
+    else:
+        there = (valid[:, 0] & past.valid)[:, None]
+        earlier = torch.where(there, (z[:, 0] - past.z)[:, None], 0.0)
+    before, paired = torch.cat([earlier, steps[:, :-1]], 1), torch.cat([there, both[:, :-1]], 1)
     if any(ahead):
         select = torch.tensor(ahead, device=z.device).view(1, 1, -1, 1, 1, 1)
         before, paired = torch.where(select, steps, before), torch.where(select, both, paired)
 
-    amplitude = _prefix_rms(now, known, batch.weight, torch.ones(len(roles), device=z.device))
+    sums = (None, None) if past is None else (past.values, past.steps)
+    amplitude, values = _prefix_rms(now, known, batch.weight, torch.ones(len(roles), device=z.device), sums[0])
     if layout.steady:
         amplitude = _steady_amplitude(amplitude, roles, scales.steady_ratio, known.flatten(3).any(-1))
     typical = torch.tensor(scales.increment, dtype=z.dtype, device=z.device)
     moving = typical > 0
     typical = torch.where(moving, typical, 1.0)
-    size = _prefix_rms(before, paired, batch.weight, typical)
+    size, increments = _prefix_rms(before, paired, batch.weight, typical, sums[1])
 
     def wide(t: Tensor) -> Tensor:
         return t[..., None, None, None]
@@ -196,6 +217,7 @@ def normalize(batch: Batch) -> Normalized:
         unit=unit,
         target=torch.where(mask, (truth[:, 1:] - base) / unit, 0.0),
         mask=mask,
+        past=Past(z[:, -2], valid[:, -2], values, increments),
     )
 
 
@@ -207,12 +229,15 @@ def _ahead(z: Tensor, valid: Tensor, ahead: list[bool]) -> tuple[Tensor, Tensor]
     return torch.where(select, z[:, 1:], z[:, :-1]), torch.where(select, valid[:, 1:], valid[:, :-1])
 
 
-def _prefix_rms(field: Tensor, valid: Tensor, weight: Tensor, typical: Tensor) -> Tensor:
-    """Area-weighted RMS over the frames up to each frame, `(B, T, C)`, with the corpus's value as a prior and a floor."""
+def _prefix_rms(field: Tensor, valid: Tensor, weight: Tensor, typical: Tensor, before: Sums | None) -> tuple[Tensor, Sums]:
+    """Area-weighted RMS over the frames up to each frame, `(B, T, C)`, with the corpus's value as a prior and a floor; and the sums it is
+    of, which go on from those of the frames before."""
     squares = (weight * field.square()).sum((-3, -2, -1)).cumsum(1)
     points = (weight * valid).sum((-3, -2, -1)).cumsum(1)
+    if before is not None:
+        squares, points = squares + before[0][:, None], points + before[1][:, None]
     mean = (squares + PRIOR_POINTS * typical.square()) / (points + PRIOR_POINTS)
-    return mean.sqrt().maximum(FLOOR * typical)
+    return mean.sqrt().maximum(FLOOR * typical), (squares[:, -1], points[:, -1])
 
 
 def _steady_amplitude(amplitude: Tensor, roles: Sequence[str], ratio: float, seen: Tensor) -> Tensor:

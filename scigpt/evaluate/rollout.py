@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from scigpt.data.batches import Batch
 from scigpt.data.keyed import key, uniform
 from scigpt.data.sample import SPACE_AXES
 from scigpt.errors import UserError
+from scigpt.model.backbone import Cache
+
+Method = Literal["recompute", "cache", "sliding"]
 
 
 class Forecast(Protocol):
@@ -36,19 +40,47 @@ def hide(batch: Batch, context: int) -> Batch:
 
 
 @torch.no_grad()
-def rollout(model: Model, batch: Batch, context: int, steps: int, window: int, jitter: bool = False) -> Tensor:
-    """Forecast `steps` frames from the first `context` frames.
-
-    The true state is hidden first, forcing and static variables stay. Every step runs the model on the last `window` frames
-    and writes its prediction into the next, at the points that were valid at some time of the context (land stays land).
-
-    Args:
-        batch: at least `context + steps` frames.
-        jitter: show the model each step moved by another part of a patch along the periodic axes of a plane, so that the errors at the
-            edges of patches do not pile up (patch jitter, McCabe et al., arXiv:2511.15684). The shifts are keyed by the step.
+def rollout(
+    model: Model, batch: Batch, context: int, steps: int, window: int, jitter: bool = False, method: Method = "recompute"
+) -> Tensor:
+    """Forecast `steps` frames from the first `context` frames; see `forecasts`.
 
     Returns:
         Physical values `(B, steps, C, Z, Y, X)`; meaningless for variables that are not predicted.
+
+    Raises:
+        UserError: a context or horizon that the batch cannot hold.
+    """
+    return torch.stack(list(forecasts(model, batch, context, steps, window, jitter, method)), dim=1)
+
+
+def forecasts(
+    model: Any,
+    batch: Batch,
+    context: int,
+    steps: int,
+    window: int,
+    jitter: bool = False,
+    method: Method = "recompute",
+    choose: Callable[[Any, int], Tensor] = lambda prediction, step: prediction.physical()[:, -1],
+) -> Iterator[Tensor]:
+    """Forecast frame after frame from the first `context` frames.
+
+    The true state is hidden first, forcing and static variables stay. Every step writes its prediction into the next frame, at the points
+    that were valid at some time of the context (land stays land).
+
+    Args:
+        batch: at least `context + steps` frames.
+        window: frames that the model has been trained to see.
+        jitter: show the model each step moved by another part of a patch along the periodic axes of a plane, so that the errors at the
+            edges of patches do not pile up (patch jitter, McCabe et al., arXiv:2511.15684). The shifts are keyed by the step.
+        method: recompute: the model is shown the last `window` frames in every step. cache: it keeps what it has computed of them, and
+            begins anew from the last half of the window when it has seen a whole one. sliding: it keeps that for ever, and attention
+            reaches as far back as the model's configuration says; beyond the trained window it drifts.
+        choose: from a prediction and the number of the step to the physical values `(B, C, Z, Y, X)` that are told and fed back.
+
+    Yields:
+        Physical values `(B, C, Z, Y, X)` of one frame; meaningless for variables that are not predicted.
 
     Raises:
         UserError: a context or horizon that the batch cannot hold.
@@ -59,21 +91,33 @@ def rollout(model: Model, batch: Batch, context: int, steps: int, window: int, j
             f"corpus {batch.corpus!r}: a rollout of {steps} steps after {context} frames with a window of {window} does not fit a record "
             f"of {frames} frames; each must be at least 1 and context + steps at most the record"
         )
+    if jitter and method != "recompute":
+        raise UserError(f"patch jitter moves the field in every step, and the method {method} keeps what it was; use recompute")
     known = hide(batch.frames(slice(0, context + steps)), context)
-    values, valid = known.values, known.valid
+    values, valid = list(known.values.unbind(1)), list(known.valid.unbind(1))
     predicted = [c for c, v in enumerate(batch.layout.variables) if v.predicted]
-    domain = valid[:, :context, predicted].any(1)
-    forecasts = []
+    domain = known.valid[:, :context, predicted].any(1)
+    cache: Cache | None = None
     for target in range(context, context + steps):
-        seen = replace(known, values=values, valid=valid).frames(slice(max(0, target - window), target + 1))
+        past, options = window, {}
+        if method != "recompute":
+            if cache is None:
+                cache = Cache()
+            elif method == "cache" and cache.frames >= window:
+                cache, past = Cache(), (window + 1) // 2
+            else:
+                past = 1
+            options = {"cache": cache}
+        span = slice(max(0, target - past), target + 1)
+        seen = replace(known.frames(span), values=torch.stack(values[span], 1), valid=torch.stack(valid[span], 1))
         shift = _shift(batch, target) if jitter else (0, 0, 0)
-        forecast = model(seen.shifted(shift)).physical()[:, -1].to(values.dtype)
-        forecast = forecast.roll(tuple(-s for s in shift), (2, 3, 4))
-        forecasts.append(forecast)
-        values, valid = values.clone(), valid.clone()  # the batch that was handed out stays as it was
-        values[:, target, predicted] = torch.where(domain, forecast[:, predicted], 0.0)
-        valid[:, target, predicted] = domain
-    return torch.stack(forecasts, dim=1)
+        with torch.no_grad():
+            forecast = choose(model(seen.shifted(shift) if jitter else seen, **options), target - context).to(values[0].dtype)
+        forecast = forecast.roll(tuple(-s for s in shift), (2, 3, 4)) if jitter else forecast
+        yield forecast
+        values[target], valid[target] = values[target].clone(), valid[target].clone()
+        values[target][:, predicted] = torch.where(domain, forecast[:, predicted], 0.0)
+        valid[target][:, predicted] = domain
 
 
 def _shift(batch: Batch, step: int) -> tuple[int, ...]:

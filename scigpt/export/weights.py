@@ -1,108 +1,61 @@
-"""An export of weights: what a run has learned, without what only its training needs, in a folder that can be passed on.
-
-    model.safetensors   every parameter by name, float32; additions of low rank are merged
-    scigpt.json         {"schema_version": 1, "run", "checkpoint", "step", "code_version", "model": ModelConfig, "vocabulary", "task",
-                        "data": {"frames", "patch"}, "scales": {corpus: {"variables": keys in the order of the rest, or null, ...}},
-                        "corpora": [{"run", "name", "fingerprint", "licences", "attributions", "redistributable"}], "licences",
-                        "attributions", "redistributable", "unknown": [pretrained models whose data could not be found out],
-                        "bytes", "sha256" (of model.safetensors), "checksum" (the sha256 of the rest)}
-
-`corpora` names the data of the run and of every pretrained model it descends from; licences and attributions are their union.
-"""
+"""Writing an export of a run or a checkpoint; `scigpt.export.folder` says what is in one."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from scigpt.adapt.start import EXPORT, Start
 from scigpt.data.corpus import Corpus
-from scigpt.data.files import dump_json, load_json, sha256_of, sync_folder
-from scigpt.data.loader import scales_of
+from scigpt.data.domain import Domain
+from scigpt.data.files import load_json
 from scigpt.errors import UserError
-from scigpt.model.backbone import ModelConfig, Vocabulary
+from scigpt.evaluate.evaluate import CARD as EVALUATION
+from scigpt.evaluate.evaluate import RESULTS
+from scigpt.export.card import model_card
+from scigpt.export.folder import CARD, SCHEMA_VERSION, WEIGHTS, Exported, make, spelled
+from scigpt.model.backbone import SciGPT
 from scigpt.train import checkpoint
-from scigpt.train.checkpoint import Checkpoint, Tensors
+from scigpt.train.checkpoint import Checkpoint
 from scigpt.train.config import RunConfig, build
 from scigpt.train.provenance import FILE as PROVENANCE
-from scigpt.train.run import CHECKPOINTS, checkpoint_of
+from scigpt.train.run import CHECKPOINTS, RESULT, checkpoint_of
 
-WEIGHTS = "model.safetensors"
-SCHEMA_VERSION = 1
+FORMATS = ("safetensors", "torch-export", "onnx")
 TERMS = ("licences", "attributions", "redistributable")
+TOLD = ("loss", "score", "parameters", "data", "flops", "own_flops", "seconds", "processes", "skipped_steps")
+"""What an export says of a finished run besides its steps."""
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """An export on disk.
-
-    Args:
-        tensors: whole parameters by name, each read from the file when it is asked for; `tensors.shape(name)` reads none.
-        facts: the content of `scigpt.json`.
-    """
-
-    path: Path
-    config: ModelConfig
-    vocabulary: Vocabulary
-    tensors: Tensors
-    facts: Mapping[str, Any]
-
-    @classmethod
-    def open(cls, path: Path) -> Exported:
-        """Verify and open an export.
-
-        Raises:
-            UserError: a folder that is none, or whose files are not as they were written.
-        """
-        about = path / EXPORT
-        facts = load_json(about, "the description of an export")
-        version = facts.get("schema_version") if isinstance(facts, dict) else None
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"{about}: schema version {version}, expected {SCHEMA_VERSION}; export the run again with this version of scigpt"
-            )
-        if _spelled(facts) != about.read_bytes():
-            raise UserError(f"{about}: does not match its own checksum; it was changed or damaged, restore it or export the run again")
-        weights = path / WEIGHTS
-        if not weights.is_file():
-            raise UserError(f"{weights}: is missing; restore it or export the run again")
-        if sha256_of(weights) != facts["sha256"]:
-            raise UserError(
-                f"{weights}: does not match its sha256 in {EXPORT}; it was changed or damaged, restore it or export the run again"
-            )
-        with safe_open(weights, "pt") as file:
-            index = {name: {"shape": file.get_slice(name).get_shape(), "pieces": [[WEIGHTS, 0]]} for name in file.keys()}  # noqa: SIM118
-        config = build(ModelConfig, facts["model"], str(about), "model")
-        return cls(path, config, Vocabulary.from_json(facts["vocabulary"]), Tensors(path, index), facts)
-
-
-def write(run: Path, out: Path) -> Path:
+def write(run: Path, out: Path, form: str = "safetensors", steps: int = 4) -> Path:
     """Export a run's best checkpoint, where it keeps that, or its newest; or the checkpoint `run`.
 
     `out` appears when all of it is on the disk. An export that is there is replaced.
+
+    Args:
+        form: safetensors, or with programs besides, one for a step and one for a rollout in each domain: torch-export or onnx.
+        steps: of the rollout programs.
 
     Returns:
         `out`.
 
     Raises:
-        UserError: nothing to export, an `out` that is something else than an export or cannot be written, data whose licences are unknown.
+        UserError: nothing to export, an `out` that is something else than an export or cannot be written, data whose licences are unknown,
+            a model of which no program can be made.
     """
+    if form not in FORMATS:
+        raise UserError(f"--format {form}: a run is exported as {', '.join(FORMATS)}; choose one of these")
     found = checkpoint_of(run)
     if found is None:
         raise UserError(f"{run}: has no complete checkpoint; give the folder of a run that has saved one, or of a checkpoint")
-    _refuse(out)
     start = Start.of(found)
     facts = _facts(found, start)
     for each in facts["unknown"]:
@@ -110,65 +63,56 @@ def write(run: Path, out: Path) -> Path:
             "%s: began with %s, which is not there any more; add the licences of its data before you pass the export on", run, each
         )
     if not facts["redistributable"]:
-        names = sorted({c["name"] for c in facts["corpora"] if not c["redistributable"]})
+        names = sorted({c["name"] for c in facts["learned_from"] if not c["redistributable"]})
         _log.warning(
             "%s: the data of %s may not be redistributed; the export holds weights and statistics and none of the data, see whether the "
             "licences it names allow to pass these on",
             run,
             ", ".join(names),
         )
-    model = start.model()
-    temporary = out.with_name(f".{out.name}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        tensors = {name: p.detach().contiguous() for name, p in model.named_parameters()}
-        save_file(tensors, temporary / WEIGHTS, {"format": "pt"})
-        facts |= checkpoint.sealed(temporary / WEIGHTS)
-        (temporary / EXPORT).write_bytes(_spelled(facts))
-        checkpoint.sealed(temporary / EXPORT)
-        sync_folder(temporary)
-        _put(temporary, out)
-    except (OSError, SafetensorError) as error:  # safetensors tells an error of the system in words
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(f"{out}: the export cannot be written ({reason}); make room there or choose another folder") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return out
+
+    def fill(folder: Path) -> None:
+        model = start.model().eval()
+        save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, folder / WEIGHTS, {"format": "pt"})
+        if form != FORMATS[0]:
+            from scigpt.export import programs
+
+            for domain in facts["domains"]:
+                facts["programs"] += programs.write(model, Domain.from_json(domain), form, folder, steps)
+        facts["files"] = {p.name: checkpoint.sealed(p) for p in sorted(folder.iterdir())}
+        (folder / CARD).write_text(model_card(facts, _evaluation(found)))
+        (folder / EXPORT).write_bytes(spelled(facts))
+        for name in (CARD, EXPORT):
+            checkpoint.sealed(folder / name)
+
+    return make(out, fill)
 
 
-def _spelled(facts: Mapping[str, Any]) -> bytes:
-    """The one spelling of `scigpt.json`."""
-    rest = {k: v for k, v in facts.items() if k != "checksum"}
-    return dump_json({**rest, "checksum": hashlib.sha256(dump_json(rest)).hexdigest()}, indent=1)
+def opened(path: Path) -> tuple[SciGPT, tuple[Domain, ...], str]:
+    """The model of a run or a checkpoint, its domains and the name of its task, without an export.
 
-
-def _refuse(out: Path) -> None:
-    if out.is_dir() and ((out / EXPORT).is_file() or not any(out.iterdir())):
-        return
-    if out.exists():
-        raise UserError(f"{out}: is there and is not an export; choose another place, or remove it yourself")
-
-
-def _put(folder: Path, out: Path) -> None:
-    """Give a folder its name, in the place of an older one."""
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        os.replace(out, old)
-    os.replace(folder, out)
-    sync_folder(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    Raises:
+        UserError: neither of the two.
+    """
+    found = checkpoint_of(path)
+    if found is None:
+        raise UserError(
+            f"{path}: is no export and has no complete checkpoint; give the folder of `scigpt export`, of a run or of a checkpoint"
+        )
+    config = _config(found)
+    domains = tuple(Domain.from_json(d) for d in _own(found, config)[1])
+    return Start.of(found).model().eval(), domains, config.task.name
 
 
 def _facts(found: Checkpoint, start: Start) -> dict[str, Any]:
-    """What `scigpt.json` says, but for the file of the weights."""
+    """What `config.json` says, but for its files."""
     config = _config(found)
-    corpora, scales = _own(found, config)
+    corpora, domains = _own(found, config)
     before, unknown = _before(found, config)
     corpora += [c for i, c in enumerate(before) if c not in before[:i]]
     return {
         "schema_version": SCHEMA_VERSION,
+        "model_type": "scigpt",
         "run": _name(found),
         "checkpoint": found.path.name,
         "step": found.step,
@@ -176,14 +120,34 @@ def _facts(found: Checkpoint, start: Start) -> dict[str, Any]:
         "model": asdict(start.config),
         "vocabulary": start.vocabulary.to_json(),
         "task": config.to_json()["task"],
-        "data": {"frames": config.data.frames, "patch": config.data.patch},
-        "scales": scales,
-        "corpora": corpora,
+        "domains": domains,
+        "learned_from": corpora,
         "licences": _union(c["licences"] for c in corpora),
         "attributions": _union(c["attributions"] for c in corpora),
         "redistributable": all(c["redistributable"] for c in corpora),
         "unknown": unknown,
+        "training": _training(found, config),
+        "programs": [],
+        "files": {},
     }
+
+
+def _training(found: Checkpoint, config: RunConfig) -> dict[str, Any]:
+    """What the run came to, as far as it has."""
+    run, told = _run_of(found), {}
+    with suppress(UserError):
+        told = load_json(run / RESULT, "the result of a run") if run is not None else {}
+    about = {"step": found.step, "steps": config.train.steps, "seed": config.seed, "precision": config.train.precision}
+    return about | {"adapted": config.init is not None and config.adapt.mode} | {k: told[k] for k in TOLD if k in told}
+
+
+def _evaluation(found: Checkpoint) -> dict[str, Any] | None:
+    """What `scigpt evaluate` has found of this very checkpoint."""
+    run = _run_of(found)
+    if run is None or not (run / EVALUATION / RESULTS).is_file():
+        return None
+    results: dict[str, Any] = load_json(run / EVALUATION / RESULTS, "the results of an evaluation")
+    return results if results["run"]["checkpoint"] == found.path.name else None
 
 
 def _config(found: Checkpoint) -> RunConfig:
@@ -204,38 +168,24 @@ def _name(found: Checkpoint) -> str:
     return (_run_of(found) or found.path.resolve()).name
 
 
-def _own(found: Checkpoint, config: RunConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The data of a checkpoint, as the provenance of its run tells it or, without a run, as the corpora do; and scales by corpus.
+def _own(found: Checkpoint, config: RunConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The data of a checkpoint, as the provenance of its run tells it or, without a run, as the corpora do; and its domains.
 
     Raises:
-        UserError: no run, and a corpus that cannot be opened.
+        UserError: something that only the corpora know, and one of them cannot be opened.
     """
-    run, name, scales = _run_of(found), _name(found), {}
+    run, name, domains = _run_of(found), _name(found), found.state.get("domains")
+    corpora = [Corpus.open(Path(c.path)) for c in config.data.corpora] if run is None or domains is None else []
+    if domains is None:
+        domains = [Domain.of(c, settings, config.data).to_json() for c, settings in zip(corpora, config.data.corpora, strict=True)]
     if run is None:
-        entries = []
-        for settings in config.data.corpora:
-            corpus = Corpus.open(Path(settings.path))
-            entries.append({"run": name, **_entry(corpus.name, {**corpus.manifest, "fingerprint": corpus.fingerprint})})
-            made = scales_of(corpus, settings)
-            scales[corpus.name] = {"variables": [v.key for v in corpus.layout.variables], **made.to_json()}
-        return entries, scales
+        return [{"run": name, **_entry(c.name, {**c.manifest, "fingerprint": c.fingerprint})} for c in corpora], domains
     told = load_json(run / PROVENANCE, "the provenance of a run")["corpora"]
-    for corpus_name, numbers in found.state["scales"].items():
-        scales[corpus_name] = {"variables": _variables(Path(told[corpus_name]["path"]), told[corpus_name]["fingerprint"]), **numbers}
-    return [{"run": name, **_entry(n, about)} for n, about in told.items()], scales
+    return [{"run": name, **_entry(n, about)} for n, about in told.items()], domains
 
 
 def _entry(name: str, about: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, **{key: about[key] for key in ("fingerprint", *TERMS)}}
-
-
-def _variables(path: Path, fingerprint: str) -> list[str] | None:
-    """Keys of a corpus's variables, None where it is not there any more."""
-    with suppress(UserError):
-        corpus = Corpus.open(path)
-        if corpus.fingerprint == fingerprint:
-            return [v.key for v in corpus.layout.variables]
-    return None
 
 
 def _before(found: Checkpoint, config: RunConfig) -> tuple[list[dict[str, Any]], list[str]]:
@@ -247,7 +197,7 @@ def _before(found: Checkpoint, config: RunConfig) -> tuple[list[dict[str, Any]],
         try:
             if (path / EXPORT).is_file():
                 facts = Exported.open(path).facts
-                return [*corpora, *facts["corpora"]], facts["unknown"]
+                return [*corpora, *facts["learned_from"]], facts["unknown"]
             earlier = checkpoint_of(path)
             if earlier is None:
                 return corpora, [path.name]

@@ -47,7 +47,11 @@ def flash_attention() -> Callable[..., Tensor]:
 
 
 def rotate(x: Tensor, phases: Tensor) -> Tensor:
-    """Rotary positions: pairs of the last axis turned by complex `phases`, broadcast over the axes before."""
+    """Rotary positions: pairs of the last axis turned by `phases` (see `scigpt.model.positions.phases`), broadcast over the axes before."""
+    if not phases.is_complex():
+        real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        cosine, sine = phases.unbind(-1)
+        return torch.stack([real * cosine - imaginary * sine, real * sine + imaginary * cosine], -1).flatten(-2).to(x.dtype)
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * phases).flatten(-2).to(x.dtype)
 
@@ -116,21 +120,56 @@ class SpaceAttention(Projections):
 class TimeAttention(Projections):
     """Causal attention of each token over its own past, at most `reach` frames back."""
 
-    def forward(self, x: Tensor, phases: Tensor, reach: int) -> Tensor:
-        """`x` `(B, T, N, D)`, phases `(1 or B, T, 1, 1, d/2)`."""
+    def forward(self, x: Tensor, phases: Tensor, reach: int, memory: Memory | None = None) -> Tensor:
+        """`x` `(B, T, N, D)`, phases `(1 or B, T, 1, 1, d/2)`; `memory` holds the frames before and takes in these."""
         b, t, n, d = x.shape
         q, k, v = (y.permute(0, 2, 3, 1, 4).flatten(0, 1) for y in self.split(x, phases))  # (B N, H, T, d)
-        mask = None if t <= reach else _band(t, reach, x.device)
-        y = attention(q, k, v, mask=mask, causal=True, kernel=self.kernel)
+        if memory is not None:
+            k, v = memory.extended(k, v, reach)
+        seen = k.shape[2]
+        if memory is None and seen <= reach:
+            y = attention(q, k, v, causal=True, kernel=self.kernel)
+        else:  # a single frame sees all that is kept
+            y = attention(q, k, v, mask=None if t == 1 else _band(t, seen, reach, x.device), kernel=self.kernel)
         y = y.unflatten(0, (b, n)).permute(0, 3, 1, 2, 4)
         return self.out(y.reshape(b, t, n, d))
 
 
+class Memory:
+    """Keys and values of the frames that a block's time attention has seen: those that the next frame may look at.
+
+    They lie in one buffer with room behind them, so that a step writes its own and copies no others.
+    """
+
+    def __init__(self) -> None:
+        self._buffer: Tensor | None = None  # (2, B N, H, room, d)
+        self._first, self._end = 0, 0
+
+    def __len__(self) -> int:
+        return self._end - self._first
+
+    def extended(self, k: Tensor, v: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+        """`(B N, H, T, d)`: what is kept and, behind it, what is new."""
+        count = k.shape[2]
+        self._first = max(self._first, self._end - reach + 1)
+        if self._buffer is None or self._end + count > self._buffer.shape[3]:
+            size = len(self) + count
+            buffer = k.new_empty(2, *k.shape[:2], max(16, 2 * size), k.shape[3])
+            if self._buffer is not None:
+                buffer[:, :, :, : len(self)] = self._buffer[:, :, :, self._first : self._end]
+            self._buffer, self._first, self._end = buffer, 0, len(self)
+        new = slice(self._end, self._end + count)
+        self._buffer[0, :, :, new], self._buffer[1, :, :, new] = k, v
+        self._end += count
+        seen = self._buffer[:, :, :, self._first : self._end]
+        return seen[0], seen[1]
+
+
 @constant
-def _band(frames: int, reach: int, device: torch.device) -> Tensor:
-    """True where frame i may look at frame j: `i - reach < j <= i`."""
-    i = torch.arange(frames, device=device)
-    back = i[:, None] - i[None, :]
+def _band(frames: int, seen: int, reach: int, device: torch.device) -> Tensor:
+    """True where frame i, of the last `frames` of those that are seen, may look at frame j: `i - reach < j <= i`."""
+    i = torch.arange(seen - frames, seen, device=device)
+    back = i[:, None] - torch.arange(seen, device=device)[None, :]
     return (back >= 0) & (back < reach)
 
 

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scigpt.data.batches import Batch
-from scigpt.data.corpus import Corpus
-from scigpt.data.normalize import Normalized, normalize
+from scigpt.data.normalize import Normalized, Past, normalize
 from scigpt.data.patching import Extent, token_count, token_grid
 from scigpt.data.sample import Layout
 from scigpt.errors import UserError
-from scigpt.model.attention import Kernel, SpaceAttention, TimeAttention, choose_window
+from scigpt.model.attention import Kernel, Memory, SpaceAttention, TimeAttention, choose_window
 from scigpt.model.conditions import Conditions, Modulation
 from scigpt.model.heads import Distribution, HeadShape, build_head
 from scigpt.model.initial import Initial
@@ -28,6 +27,9 @@ from scigpt.model.parametrization import learning_rate_scale, residual_share, re
 from scigpt.model.positions import space_phases, time_phases
 from scigpt.model.sizes import DEPTHS, forward_flops, heads_of, hidden_of, width_of
 from scigpt.model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from scigpt.data.corpus import Corpus
 
 SUMS_OVER_WIDTH = re.compile(r"(final_)?modulate\.weight|conditions\.mix\.1\.weight|head\..*(kernel|kernel_added|weight)|.+\.lora_a")
 """Matrices outside the blocks that sum over the width."""
@@ -208,9 +210,18 @@ class Block(nn.Module):
         self.recompute = False
 
     def forward(
-        self, x: Tensor, shared: Tensor, where: Tensor, when: Tensor, grid: Extent, window: Extent | None, shifted: bool, reach: int
+        self,
+        x: Tensor,
+        shared: Tensor,
+        where: Tensor,
+        when: Tensor,
+        grid: Extent,
+        window: Extent | None,
+        shifted: bool,
+        reach: int,
+        memory: Memory | None = None,
     ) -> Tensor:
-        """`x` `(B, T, N, D)`; shared conditions `(B, T, 3, 2, D)`; rotary phases in space and time.
+        """`x` `(B, T, N, D)`; shared conditions `(B, T, 3, 2, D)`; rotary phases in space and time; `memory` of the frames before.
 
         With `recompute` on, only the arguments are kept for the backward pass and the rest is computed again (activation checkpointing;
         within the block, so that a strategy that gathers the block's parameters has them at hand).
@@ -218,16 +229,38 @@ class Block(nn.Module):
         if self.recompute and torch.is_grad_enabled():
             arguments = (x, shared, where, when, grid, window, shifted, reach)
             return checkpoint(self._forward, *arguments, use_reentrant=False, preserve_rng_state=False)
-        return self._forward(x, shared, where, when, grid, window, shifted, reach)
+        return self._forward(x, shared, where, when, grid, window, shifted, reach, memory)
 
     def _forward(
-        self, x: Tensor, shared: Tensor, where: Tensor, when: Tensor, grid: Extent, window: Extent | None, shifted: bool, reach: int
+        self,
+        x: Tensor,
+        shared: Tensor,
+        where: Tensor,
+        when: Tensor,
+        grid: Extent,
+        window: Extent | None,
+        shifted: bool,
+        reach: int,
+        memory: Memory | None = None,
     ) -> Tensor:
         share = self.share
         x = torch.add(x, self.space(self.space_norm(x, shared[:, :, 0]), where, grid, window, shifted), alpha=share)
-        x = torch.add(x, self.time(self.time_norm(x, shared[:, :, 1]), when, reach), alpha=share)
+        x = torch.add(x, self.time(self.time_norm(x, shared[:, :, 1]), when, reach, memory), alpha=share)
         gate, up = self.gate_up(self.mlp_norm(x, shared[:, :, 2])).chunk(2, -1)
         return torch.add(x, self.down(F.silu(gate) * up), alpha=share)
+
+
+@dataclass(slots=True)
+class Cache:
+    """What a model keeps of the frames it has seen, so that the next one costs no more than itself: see `SciGPT.forward`.
+
+    A step through it gives the numbers of a step that is shown all frames again. `frames` counts them; time attention still sees the last
+    `reach` of them.
+    """
+
+    frames: int = 0
+    past: Past | None = None
+    blocks: list[Memory] = field(default_factory=list)
 
 
 class SciGPT(nn.Module):
@@ -261,14 +294,18 @@ class SciGPT(nn.Module):
                 if not parameter.is_meta:
                     parameter.copy_(initial(name))
 
-    def forward(self, batch: Batch) -> Prediction:
+    def forward(self, batch: Batch, cache: Cache | None = None) -> Prediction:
         """Predict frames `1 .. T-1` of a batch of T frames, each from the frames before it (and its own forcings).
+
+        Args:
+            cache: what is left of the frames before those of the batch, empty at first. It takes in frames `0 .. T-2`, so that the next
+                batch begins with frame T-1. Not for training, and not for steady problems.
 
         Raises:
             UserError: a variable, unit or coefficient the model does not know.
         """
         rows = self.vocabulary.rows(batch.layout)
-        fields = normalize(batch)
+        fields = normalize(batch, None if cache is None else cache.past)
         grid = token_grid(batch.layout.grid, batch.patch)
         window = choose_window(grid, self.config.window_tokens)
         condition, places = self.conditions(batch, *self._coefficients(batch))
@@ -276,9 +313,13 @@ class SciGPT(nn.Module):
         x = x + condition[:, :, None]
         shared = self.modulate(condition).unflatten(-1, (3, 2, -1))
         pairs = self.width // self.heads // 2
-        where, when = space_phases(batch, pairs), time_phases(x.shape[1], pairs, x.device)
+        where, when = space_phases(batch, pairs), time_phases(x.shape[1], pairs, x.device, 0 if cache is None else cache.frames)
+        if cache is not None:
+            cache.blocks = cache.blocks or [Memory() for _ in self.blocks]
+            cache.frames, cache.past = cache.frames + x.shape[1], fields.past
         for i, block in enumerate(self.blocks):
-            x = block(x, shared, where, when, grid, window, i % 2 == 1, self.config.reach)
+            memory = None if cache is None else cache.blocks[i]
+            x = block(x, shared, where, when, grid, window, i % 2 == 1, self.config.reach, memory)
         x = self.final_norm(x, self.final_modulate(condition).unflatten(-1, (2, -1)))
         return Prediction(self.head(x, batch, rows), fields, batch)
 

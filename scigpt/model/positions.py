@@ -35,11 +35,21 @@ def pairs_per_axis(pairs: int) -> Extent:
     return (z, y, pairs - z - y)
 
 
+def turns(angle: Tensor) -> Tensor:
+    """Unit numbers at angles in radians (float64): cosine and sine on a last axis of 2, float32."""
+    return torch.stack([angle.cos(), angle.sin()], -1).float()
+
+
+def phases(unit: Tensor) -> Tensor:
+    """`turns` as complex numbers; as they are in a program that is exported, for ONNX has no complex numbers."""
+    return unit if torch.compiler.is_exporting() else torch.view_as_complex(unit)
+
+
 def space_phases(batch: Batch, pairs: int) -> Tensor:
-    """Complex phases of the tokens of a frame `(1 or B, 1, N, 1, pairs)`."""
+    """Phases of the tokens of a frame `(1 or B, 1, N, 1, pairs)`."""
     if batch.layout.geometry == "points":
-        return _points(batch, pairs)
-    return _grid(batch.layout, batch.patch, pairs).to(batch.values.device).view(1, 1, -1, 1, pairs)
+        return phases(_points(batch, pairs))
+    return phases(_grid(batch.layout, batch.patch, pairs).to(batch.values.device).view(1, 1, -1, 1, pairs, 2))
 
 
 @constant
@@ -54,8 +64,7 @@ def _grid(layout: Layout, patch: Extent, pairs: int) -> Tensor:
         shape = [1, 1, 1, -1]
         shape[axis] = n
         angles.append(angle.view(shape).expand(*tokens, -1))
-    angle = torch.cat(angles, -1).flatten(0, 2)
-    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+    return turns(torch.cat(angles, -1).flatten(0, 2))
 
 
 def _points(batch: Batch, pairs: int) -> Tensor:
@@ -72,14 +81,14 @@ def _points(batch: Batch, pairs: int) -> Tensor:
         ],
         -1,
     )
-    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)[:, None, :, None, :]
+    return turns(angle)[:, None, :, None]
 
 
-def time_phases(frames: int, pairs: int, device: torch.device) -> Tensor:
-    """Complex phases of the frames `(1, T, 1, 1, pairs)`: one frame turns the fastest pair by a quarter."""
+def time_phases(frames: int, pairs: int, device: torch.device, first: int = 0) -> Tensor:
+    """Phases of the frames `(1, T, 1, 1, pairs)` from frame `first` on: one frame turns the fastest pair by a quarter."""
     rates = torch.logspace(math.log10(math.pi / 2), math.log10(2 * math.pi / 512), pairs, dtype=torch.float64)
-    angle = torch.outer(torch.arange(frames, dtype=torch.float64), rates)
-    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64).to(device).view(1, frames, 1, 1, pairs)
+    angle = torch.outer(torch.arange(first, first + frames, dtype=torch.float64), rates)
+    return phases(turns(angle).to(device).view(1, frames, 1, 1, pairs, 2))
 
 
 COORDINATE_FEATURES = 14

@@ -18,6 +18,7 @@ import scigpt
 from scigpt.adapt.start import Start, is_new, planned
 from scigpt.adapt.trainable import prepare
 from scigpt.data.corpus import Corpus
+from scigpt.data.domain import Domain
 from scigpt.data.files import dump_json, write_bytes
 from scigpt.data.loader import BatchLoader, evaluation_batches, scales_of, window_that_fits, windows
 from scigpt.data.mixture import CorpusConfig, Mixture
@@ -85,6 +86,7 @@ class Trainer:
         with processes.together():
             self.corpora = [Corpus.open(c.path) for c in config.data.corpora]
             self.scales = [scales_of(c, s) for c, s in zip(self.corpora, config.data.corpora, strict=True)]
+            self.domains = [Domain.of(c, s, config.data) for c, s in zip(self.corpora, config.data.corpora, strict=True)]
             self.mixture = Mixture(self.corpora, config.data, config.seed)
             self.tasks = [build_task(config.task, c, s, config.seed) for c, s in zip(self.corpora, self.scales, strict=True)]
             self.validation_sets = tuple(self._validation_sets())
@@ -392,7 +394,7 @@ class Trainer:
                 "journals": {name: journal.sync() for name, journal in self.journals.items()},
                 "config": self.config.to_json(),
                 "vocabulary": self.vocabulary.to_json(),
-                "scales": {c.name: s.to_json() for c, s in zip(self.corpora, self.scales, strict=True)},
+                "domains": [domain.to_json() for domain in self.domains],
                 "corpora": {c.name: c.fingerprint for c in self.corpora},
                 "mixture": self.mixture.fingerprint,
                 "code_version": scigpt.__version__,

@@ -21,8 +21,9 @@ from scigpt.adapt.lightning import SciGPTModule
 from scigpt.adapt.start import EXPORT, Start
 from scigpt.data.batches import Batch
 from scigpt.data.corpus import Corpus
+from scigpt.data.domain import Domain
 from scigpt.data.loader import evaluation_batches
-from scigpt.data.mixture import CorpusConfig
+from scigpt.data.mixture import CorpusConfig, DataConfig
 from scigpt.data.normalize import Scales
 from scigpt.data.sample import Sample, Variable
 from scigpt.data_prep.convert import convert
@@ -30,7 +31,7 @@ from scigpt.data_prep.source import Description, SampleRef
 from scigpt.errors import UserError
 from scigpt.evaluate.evaluate import TrainedRun
 from scigpt.export import weights
-from scigpt.export.weights import WEIGHTS, Exported
+from scigpt.export.folder import CARD, WEIGHTS, Exported
 from scigpt.model.backbone import SciGPT
 from scigpt.train.config import RunConfig, load
 from scigpt.train.engine import train
@@ -85,7 +86,7 @@ def exported_model(out: Path) -> SciGPT:
 
 def test_an_export_predicts_what_the_run_predicts(folder: Path, tmp_path: Path) -> None:
     out = weights.write(folder / "run", tmp_path / "deep" / "out")
-    assert sorted(p.name for p in out.iterdir()) == [WEIGHTS, EXPORT]
+    assert sorted(p.name for p in out.iterdir()) == sorted([WEIGHTS, EXPORT, CARD])
     assert torch.equal(predicted(exported_model(out), folder / "toys"), predicted(TrainedRun.open(folder / "run").model, folder / "toys"))
     exported, model = Exported.open(out), TrainedRun.open(folder / "run").model
     assert {n: exported.tensors.shape(n) for n in exported.tensors} == {n: tuple(p.shape) for n, p in model.named_parameters()}
@@ -114,13 +115,17 @@ def test_it_says_what_it_learned_from(folder: Path, tmp_path: Path, caplog: pyte
     first = Exported.open(weights.write(folder / "run", tmp_path / "first")).facts
     toys = Corpus.open(folder / "toys")
     assert (first["run"], first["step"], first["redistributable"], first["unknown"]) == ("run", 20, True, [])
-    assert [(c["name"], c["fingerprint"]) for c in first["corpora"]] == [("toys", toys.fingerprint)]
-    scales = dict(first["scales"]["toys"])
-    assert scales.pop("variables") == ["concentration"]
-    assert Scales.from_json(scales) == Scales.from_stats(toys.layout, toys.stats.to_json())
+    assert [(c["name"], c["fingerprint"]) for c in first["learned_from"]] == [("toys", toys.fingerprint)]
+    (domain,) = Exported.open(tmp_path / "first").domains
+    assert domain == Domain.of(toys, CorpusConfig(str(folder / "toys")), DataConfig(frames=4, patch=4))
+    assert (domain.layout, domain.calendar, domain.frames, domain.patch) == (toys.layout, "none", 4, 4)
+    assert (domain.step, domain.varying) == (pytest.approx(0.1), False)
+    assert domain.scales == Scales.from_stats(toys.layout, toys.stats.to_json())
+    assert first["training"] | {"step": 20, "steps": 20, "adapted": False} == first["training"]
+    assert first["training"]["data"]["tokens"] > 0
     assert caplog.messages == []
     second = Exported.open(weights.write(folder / "lora", tmp_path / "second")).facts
-    assert [(c["run"], c["name"]) for c in second["corpora"]] == [("lora", "survey"), ("run", "toys")]
+    assert [(c["run"], c["name"]) for c in second["learned_from"]] == [("lora", "survey"), ("run", "toys")]
     assert second["licences"] == ["CC0-1.0", "by-agreement"]
     assert second["attributions"] == ["nobody", "the survey"]
     assert second["redistributable"] is False
@@ -131,16 +136,16 @@ def test_it_says_what_it_learned_from(folder: Path, tmp_path: Path, caplog: pyte
 
 def test_what_an_export_learned_from_goes_on(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     start = weights.write(folder / "lora", tmp_path / "start")
-    corpora = Exported.open(start).facts["corpora"]
+    corpora = Exported.open(start).facts["learned_from"]
     run = adapted(folder, "again", start, "toys")
     train(run)
     found = Exported.open(weights.write(folder / "again", tmp_path / "out")).facts
-    assert found["corpora"][1:] == corpora
+    assert found["learned_from"][1:] == corpora
     assert found["licences"] == ["CC0-1.0", "by-agreement"]
     caplog.clear()
     shutil.rmtree(start)
     found = Exported.open(weights.write(folder / "again", tmp_path / "out")).facts
-    assert ([c["name"] for c in found["corpora"]], found["unknown"]) == (["toys"], ["start"])
+    assert ([c["name"] for c in found["learned_from"]], found["unknown"]) == (["toys"], ["start"])
     assert "began with start, which is not there any more" in caplog.text
 
 
@@ -151,7 +156,7 @@ def test_weights_without_a_run_ask_the_corpora(folder: Path, tmp_path: Path) -> 
     weights.write(tmp_path / "saved", tmp_path / "out")
     assert torch.equal(predicted(exported_model(tmp_path / "out"), folder / "toys"), predicted(module.model, folder / "toys"))
     facts = Exported.open(tmp_path / "out").facts
-    assert (facts["run"], facts["licences"], facts["scales"]["toys"]["variables"]) == ("saved", ["CC0-1.0"], ["concentration"])
+    assert (facts["run"], facts["licences"], [d["name"] for d in facts["domains"]]) == ("saved", ["CC0-1.0"], ["toys"])
     shutil.rmtree(tmp_path / "toys")
     with pytest.raises(UserError, match="toys: there is no such folder"):
         weights.write(tmp_path / "saved", tmp_path / "other")
@@ -163,7 +168,7 @@ def test_a_run_whose_corpora_are_gone_is_exported(folder: Path, tmp_path: Path) 
     told = tmp_path / "run" / "provenance.json"
     told.write_text(told.read_text().replace(str(folder), str(tmp_path)))
     facts = Exported.open(weights.write(tmp_path / "run", tmp_path / "out")).facts
-    assert facts["scales"]["toys"]["variables"] is None
+    assert [d["name"] for d in facts["domains"]] == ["toys"]
     assert facts["licences"] == ["CC0-1.0"]
 
 
@@ -175,8 +180,13 @@ def test_a_changed_export_is_refused(folder: Path, tmp_path: Path) -> None:
         (WEIGHTS, values[: len(values) // 2], "does not match its sha256"),
         (EXPORT, about.replace(b"CC0-1.0", b"MIT"), "does not match its own checksum"),
         (EXPORT, about[:100], "is not valid JSON"),
-        (EXPORT, about.replace(b'"schema_version": 1', b'"schema_version": 7'), "schema version 7, expected 1"),
-        (EXPORT, b"[]", "schema version None"),
+        (
+            EXPORT,
+            about.replace(b'"schema_version": 2', b'"schema_version": 7'),
+            "has schema version 7 and this scigpt knows up to 2; update",
+        ),
+        (EXPORT, about.replace(b'"schema_version": 2', b'"schema_version": 1'), "has schema version 1, expected 2; export the run again"),
+        (EXPORT, b"[]", "is not the description of an export of scigpt"),
     ]
     for file, content, sentence in changes:
         good = (out / file).read_bytes()
@@ -184,6 +194,15 @@ def test_a_changed_export_is_refused(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=sentence):
             Exported.open(out)
         (out / file).write_bytes(good)
+    Exported.open(out)
+    for name, content in (("optimizer.pt", b""), ("deep/weights", b"\x80\x04\x95"), ("pytorch_model.bin", b"PK")):
+        extra = out / name
+        extra.parent.mkdir(exist_ok=True)
+        extra.write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: does not belong to the export and may hold a pickle"):
+            Exported.open(out)
+        extra.unlink()
+    (out / CARD).write_text("Better words.")
     Exported.open(out)
     (out / WEIGHTS).unlink()
     with pytest.raises(UserError, match=r"model\.safetensors: is missing"):
@@ -215,11 +234,12 @@ def test_nothing_else_is_overwritten(folder: Path, tmp_path: Path, caplog: pytes
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from scigpt.export.weights import Exported, write
+from scigpt.export.folder import Exported
+from scigpt.export.weights import write
 
 run, out = map(Path, sys.argv[1:])
 temporary, old = out.with_name(".out.tmp"), out.with_name(".out.old")
-for moment in (temporary, temporary / "model.safetensors", temporary / "scigpt.json", old):
+for moment in (temporary, temporary / "model.safetensors", temporary / "config.json", old):
     child = os.fork()
     if child == 0:
         while True:

@@ -39,13 +39,13 @@ def test_what_is_exported_can_be_adapted(folder: Path, tmp_path: Path, capsys: p
     assert code_of("export", tuned, "--out", tmp_path / "out", "--json") in (0, None)
     facts = json.loads(capsys.readouterr().out)
     assert (facts["path"], facts["run"], facts["step"]) == (str(tmp_path / "out"), "tuned", 2)
-    assert [c["run"] for c in facts["corpora"]] == ["tuned", "run"]
+    assert [c["run"] for c in facts["learned_from"]] == ["tuned", "run"]
 
 
 def test_mistakes_are_one_sentence_and_code_2(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     for words, sentence in (
-        ((folder / "run", "--out", out, "--format", "onnx"), "--format onnx: runs are exported as safetensors"),
+        ((folder / "run", "--out", out, "--format", "gguf"), "--format gguf: a run is exported as safetensors, torch-export, onnx"),
         ((folder / "toys", "--out", out), "toys: has no complete checkpoint"),
         ((tmp_path / "nowhere", "--out", out), "nowhere: has no complete checkpoint"),
         ((folder / "run", "--out", folder / "toys"), "toys: is there and is not an export"),
