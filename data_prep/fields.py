@@ -11,15 +11,14 @@ import cftime
 import numpy as np
 import xarray as xr
 
-from scigpt.data.sample import LEVEL_UNITS, Boundary, Coordinate, Level, LevelKind, Time
+from scigpt.data.conventions import LATITUDE, LONGITUDE, MILLIBAR, is_coordinate, level_kind
+from scigpt.data.sample import LEVEL_UNITS, Boundary, Coordinate, Level, Time
+from scigpt.data.sphere import boundary, placed
 from scigpt.data.variables import Quantity, convert
 from scigpt.data_prep.opening import one_sentence
 from scigpt.errors import UserError
 
 MEMBER_DIMS = ("number", "member", "member_id", "realization", "ensemble", "ensemble_member")
-LATITUDE = ("latitude", ("degrees_north", "degree_north", "degrees_n", "degreesn"), ("latitude", "lat", "nav_lat"))
-LONGITUDE = ("longitude", ("degrees_east", "degree_east", "degrees_e", "degreese"), ("longitude", "lon", "nav_lon"))
-MILLIBAR = {"millibars": "hPa", "millibar": "hPa", "mbar": "hPa", "mb": "hPa"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,16 +115,6 @@ def decode(raw: np.ndarray, attrs: Mapping[str, Any], exact: bool = False) -> np
     return values * scale + offset if packed else values
 
 
-def is_coordinate(name: str, variable: xr.Variable, wanted: tuple[str, tuple[str, ...], tuple[str, ...]]) -> bool:
-    standard, units, names = wanted
-    attrs = variable.attrs
-    return (
-        attrs.get("standard_name") == standard
-        or str(attrs.get("units", "")).lower() in units
-        or (name.lower() in names and "standard_name" not in attrs)
-    )
-
-
 def _beside(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
     """Variables that can be coordinates of this one: on some of its dimensions, its declared coordinates first, no bounds."""
     variable = dataset.variables[name]
@@ -158,46 +147,15 @@ def _degrees(coordinate: xr.Variable) -> np.ndarray:
 
 def make_grid(latitude: np.ndarray, longitude: np.ndarray, where: str) -> Grid:
     """Grid with finite coordinates: a missing one (land cells of an ocean grid) takes its nearest neighbour's and stays marked."""
-    known = np.isfinite(latitude) & (np.abs(latitude) <= 90.5) if latitude.ndim == 2 else np.isfinite(latitude)
     if latitude.ndim == 2:
-        known &= np.isfinite(longitude) & (np.abs(longitude) <= 720)
-        if known.any() and not known.all():
-            from scipy.ndimage import distance_transform_edt
-
-            near = tuple(distance_transform_edt(~known, return_distances=False, return_indices=True))
-            latitude, longitude = latitude[near], longitude[near]
-    elif not np.isfinite(longitude).all():
-        known = np.zeros_like(known)
+        latitude, longitude, known = placed(latitude, longitude)
+    else:
+        known = np.isfinite(latitude) & bool(np.isfinite(longitude).all())
     if not known.any() or (latitude.ndim == 1 and not known.all()):
         raise UserError(f"{where}: latitude or longitude holds values that are not finite; expected degrees")
     if latitude.ndim == 1:
         known = np.ones((latitude.size, longitude.size), bool)
-    return Grid(latitude, longitude, known, _boundary(latitude, longitude))
-
-
-def _boundary(latitude: np.ndarray, longitude: np.ndarray) -> Boundary:
-    """Periodic in X where a full turn is covered within half a cell; then a side within one row of a pole is a pole."""
-    row = longitude if longitude.ndim == 1 else longitude[int(np.argmin(np.abs(latitude).mean(axis=1)))]
-    steps = np.abs(np.diff(np.unwrap(row, period=360.0)))
-    cell = float(np.median(steps)) if steps.size else 0.0
-    if cell == 0.0 or abs(steps.sum() + cell - 360.0) > cell / 2:
-        return Boundary()
-    rows = latitude[:, None] if latitude.ndim == 1 else latitude
-    height = float(np.median(np.abs(np.diff(rows, axis=0)))) if len(rows) > 1 else 0.0
-    low, high = ("pole" if 90.0 - np.abs(rows[side]).min() <= height + 1e-6 else "open" for side in (0, -1))
-    return Boundary(y=(low, high), x=("periodic", "periodic"))  # type: ignore[arg-type]
-
-
-def level_kind(name: str, attrs: Mapping[str, Any]) -> LevelKind | None:
-    unit, standard = str(attrs.get("units", "")), attrs.get("standard_name")
-    pressure_unit = MILLIBAR.get(unit, unit) in ("hPa", "Pa", "")
-    if standard == "air_pressure" or (name in ("level", "lev", "plev", "pressure_level", "isobaricInhPa") and pressure_unit):
-        return "pressure"
-    if standard == "depth" or (unit == "m" and attrs.get("positive") == "down"):
-        return "depth"
-    if standard in ("height", "altitude") or (unit == "m" and attrs.get("positive") == "up"):
-        return "height"
-    return None
+    return Grid(latitude, longitude, known, boundary(latitude, longitude))
 
 
 def _levels(beside: Mapping[str, xr.Variable], where: str) -> tuple[tuple[Level | None, ...], str | None]:

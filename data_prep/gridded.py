@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from scigpt.data.sample import Origin, Sample, SourceFile, Time
-from scigpt.data.variables import QUANTITIES, Quantity
+from scigpt.data.variables import QUANTITIES, WATER_DEPTH, Quantity
 from scigpt.data_prep import embedded
 from scigpt.data_prep.blocks import pieces, time_blocks
 from scigpt.data_prep.fields import Field, make_field
@@ -29,7 +29,6 @@ from scigpt.data_prep.suggest import nearest
 from scigpt.errors import UserError
 
 MAX_SAMPLE_BYTES = 32 << 20
-WATER_DEPTH = {"m": "m of water equivalent", "mm": "kg m**-2", "mm day-1": "kg m**-2 day**-1", "mm/day": "kg m**-2 day**-1"}
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,7 @@ class Domain:
         split = settings.train if settings.train in corpus.splits else corpus.splits[0]
         steps = corpus.stats.steps
         first = corpus.read(split, 0, None if corpus.layout.steady else slice(0, 1))
-        coordinates = {
-            name: {"axes": list(c.axes), "unit": c.unit, "spacing": spacing(c.values)} for name, c in first.coordinates.items()
-        }
+        coordinates = {name: {"axes": list(c.axes), "unit": c.unit, "spacing": spacing(c.values)} for name, c in first.coordinates.items()}
         return cls(
             corpus.name,
             corpus.layout,

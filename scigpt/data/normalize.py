@@ -243,12 +243,13 @@ def _prefix_rms(field: Tensor, valid: Tensor, weight: Tensor, typical: Tensor, b
 def _steady_amplitude(amplitude: Tensor, roles: Sequence[str], ratio: float, seen: Tensor) -> Tensor:
     """The unknown solution of a steady problem is as large as its inputs, times what the corpus says. `seen` `(B, T-1, C)`: which channels
     are given at all; one that is not is as if it were absent."""
-    inputs = torch.tensor([r in ("forcing", "static") for r in roles], device=amplitude.device)
-    if not inputs.any():
+    given = [c for c, r in enumerate(roles) if r in ("forcing", "static")]
+    if not given:
         return amplitude
     squares, count = torch.zeros_like(amplitude[..., 0]), torch.zeros_like(amplitude[..., 0])
-    for c in torch.nonzero(inputs)[:, 0].tolist():  # one by one: a channel of zeros then leaves the sum as it is, to the last bit
+    for c in given:  # one by one: a channel of zeros then leaves the sum as it is, to the last bit
         squares = squares + torch.where(seen[..., c], amplitude[..., c].square(), 0.0)
         count = count + seen[..., c]
     size = (squares / count.clamp(min=1.0)).sqrt()[..., None]
+    inputs = torch.tensor([c in given for c in range(len(roles))], device=amplitude.device)
     return torch.where(inputs | seen | (count == 0)[..., None], amplitude, ratio * size)

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-import cftime
 import numpy as np
 
 from scigpt.errors import UserError
@@ -24,6 +23,9 @@ SPACE_AXES = ("z", "y", "x")
 CALENDARS = ("standard", "proleptic_gregorian", "julian", "noleap", "all_leap", "360_day", "none")
 TIME_UNITS = "seconds since 2000-01-01"
 """Times are float64 seconds since this instant in the sample's own calendar."""
+
+_GREGORIAN_START = -13165977600.0
+"""1582-10-15, before which the standard calendar is the Julian one, in TIME_UNITS."""
 
 LEVEL_UNITS: Mapping[str, str] = {"pressure": "hPa", "height": "m", "depth": "m"}
 
@@ -121,24 +123,43 @@ class Time:
         """The instants as cftime objects `(T,)`; an error for simulated time."""
         if self.calendar == "none":
             raise UserError("simulated time has no calendar dates")
-        return np.atleast_1d(cftime.num2date(self.seconds, TIME_UNITS, calendar=self.calendar))
+        return np.atleast_1d(_cftime(self.calendar).num2date(self.seconds, TIME_UNITS, calendar=self.calendar))
 
     def labels(self) -> list[str]:
         """ISO strings, or `t=...` for simulated time."""
         if self.calendar == "none":
             return [f"t={s:.6g}" for s in self.seconds]
-        return [d.isoformat() for d in self.dates()]
+        if not self._gregorian:
+            return [d.isoformat() for d in self.dates()]
+        dates = self._datetimes()
+        whole = dates == dates.astype("datetime64[s]")
+        return [str(d.astype("datetime64[s]") if w else d) for d, w in zip(dates, whole, strict=True)]
+
+    def months(self) -> np.ndarray:
+        """Months since January of year 0 that have begun at each frame, int64 `(T,)`; an error for simulated time."""
+        if self.calendar != "none" and self._gregorian:
+            return self._datetimes().astype("datetime64[M]").astype(np.int64) + 1970 * 12
+        return np.array([12 * d.year + d.month - 1 for d in self.dates()])
 
     def season(self) -> np.ndarray:
         """Fraction of the year gone, float32 `(T,)` in [0, 1); NaN for simulated time."""
         if self.calendar == "none":
             return np.full(self.seconds.shape, np.nan, np.float32)
         # the dates of the first and last frame are enough; one for every frame would take longer than reading it
-        first, last = (d.year for d in self[:: max(1, len(self) - 1)].dates()[[0, -1]])
-        new_years = [cftime.datetime(y, 1, 1, calendar=self.calendar) for y in range(first, last + 2)]
-        starts = np.asarray(cftime.date2num(new_years, TIME_UNITS, self.calendar), np.float64)
+        first, last = self[:: max(1, len(self) - 1)].months()[[0, -1]] // 12
+        starts = month_starts(12 * np.arange(first, last + 2), self.calendar)
         year = np.searchsorted(starts[1:-1], self.seconds, "right")
         return ((self.seconds - starts[year]) / np.diff(starts)[year]).astype(np.float32)
+
+    @property
+    def _gregorian(self) -> bool:
+        """Whether NumPy's calendar is that of every frame."""
+        return self.calendar == "proleptic_gregorian" or (self.calendar == "standard" and bool(self.seconds[0] >= _GREGORIAN_START))
+
+    def _datetimes(self) -> np.ndarray:
+        whole = np.floor(self.seconds)  # apart from the rest, so that no digit is lost
+        parts = np.rint((self.seconds - whole) * 1e6)
+        return np.datetime64("2000-01-01", "us") + whole.astype("timedelta64[s]") + parts.astype("timedelta64[us]")
 
     def hour(self) -> np.ndarray:
         """Fraction of the (universal) day gone, float32 `(T,)` in [0, 1); NaN for simulated time."""
@@ -153,11 +174,33 @@ class Time:
         return Time(self.seconds[frames], self.calendar, None if self.bounds is None else self.bounds[frames])
 
 
+def month_starts(months: np.ndarray, calendar: str) -> np.ndarray:
+    """The first instants of months, counted since January of year 0: float64 seconds in TIME_UNITS."""
+    if calendar == "proleptic_gregorian" or (calendar == "standard" and months.min() > 1582 * 12 + 9):
+        days = (months - 1970 * 12).astype("datetime64[M]").astype("datetime64[D]")
+        return (days - np.datetime64("2000-01-01", "D")).astype(np.float64) * 86400.0
+    cftime = _cftime(calendar)
+    dates = [cftime.datetime(m // 12, m % 12 + 1, 1, calendar=calendar) for m in months.tolist()]
+    return np.asarray(cftime.date2num(dates, TIME_UNITS, calendar), np.float64)
+
+
 def _to_seconds(dates: np.ndarray, calendar: str) -> np.ndarray:
     if np.issubdtype(dates.dtype, np.datetime64):
-        return (dates.astype("datetime64[ns]") - np.datetime64("2000-01-01", "ns")).astype(np.float64) / 1e9
-    flat = cftime.date2num(list(dates.ravel()), TIME_UNITS, calendar=calendar)
+        fine = dates.astype("datetime64[ns]")
+        if (fine.astype(dates.dtype) != dates).any():  # years that 64 bits of nanoseconds cannot count
+            return (dates.astype("datetime64[us]") - np.datetime64("2000-01-01", "us")).astype(np.float64) / 1e6
+        return (fine - np.datetime64("2000-01-01", "ns")).astype(np.float64) / 1e9
+    flat = _cftime(calendar).date2num(list(dates.ravel()), TIME_UNITS, calendar=calendar)
     return np.asarray(flat, np.float64).reshape(dates.shape)
+
+
+def _cftime(calendar: str) -> Any:
+    """Imported where NumPy does not know the calendar, so that an installation for forecasts can do without it."""
+    try:
+        import cftime
+    except ImportError:
+        raise UserError(f"dates in the calendar {calendar} need cftime, which is not installed; run: pip install cftime") from None
+    return cftime
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,7 @@ import difflib
 import functools
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ class Quantity:
         transform: applied to `value / transform_scale` before centring and scaling (heavy tails: log1p for amounts, asinh for signed).
         transform_scale: in the canonical unit.
         aliases: names used by file formats and sources (`t2m`, `tas`).
+        standard_name: that of the CF conventions; empty where they have none.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Quantity:
     transform: Transform = "identity"
     transform_scale: float = 1.0
     aliases: tuple[str, ...] = ()
+    standard_name: str = ""
 
 
 class Registry:
@@ -51,7 +53,7 @@ class Registry:
         if quantity.name in self._by_name:
             raise UserError(f"variable {quantity.name} is registered twice")
         self._by_name[quantity.name] = quantity
-        for alias in (quantity.name, *quantity.aliases):
+        for alias in filter(None, (quantity.name, *quantity.aliases, quantity.standard_name)):
             self._by_alias.setdefault(alias.lower(), quantity)
 
     def __iter__(self) -> Iterator[Quantity]:
@@ -73,45 +75,58 @@ class Registry:
         return next((self._by_alias[n.lower()] for n in names if isinstance(n, str) and n.lower() in self._by_alias), None)
 
 
+_CONVENTIONAL = [
+    Quantity(
+        "air_temperature", "K", 150, 350, aliases=("t", "t2m", "2t", "2m_temperature", "tas", "tasmax", "tasmin", "ta", "temperature")
+    ),
+    Quantity("air_temperature_maximum", "K", 150, 350, standard_name="air_temperature"),
+    Quantity("air_temperature_minimum", "K", 150, 350, standard_name="air_temperature"),
+    Quantity("dew_point_temperature", "K", 120, 330, aliases=("d2m", "2d", "2m_dewpoint_temperature")),
+    Quantity("surface_temperature", "K", 150, 370, aliases=("skt", "ts", "skin_temperature")),
+    Quantity("sea_surface_temperature", "K", 250, 320, aliases=("sst", "tos")),
+    Quantity("geopotential", "m**2 s**-2", -1e4, 6e5, aliases=("z",)),
+    Quantity("surface_altitude", "m", -500, 9000, aliases=("orog", "orography")),
+    Quantity(
+        "eastward_wind",
+        "m s**-1",
+        -200,
+        200,
+        aliases=("u", "u10", "10u", "ua", "uas", "10m_u_component_of_wind", "u_component_of_wind"),
+    ),
+    Quantity(
+        "northward_wind",
+        "m s**-1",
+        -200,
+        200,
+        aliases=("v", "v10", "10v", "va", "vas", "10m_v_component_of_wind", "v_component_of_wind"),
+    ),
+    Quantity("wind_speed", "m s**-1", -0.1, 200),
+    Quantity("specific_humidity", "kg kg**-1", -1e-3, 0.1, aliases=("q", "hus", "huss")),
+    Quantity("relative_humidity", "percent", -1, 130, aliases=("r", "hur", "hurs")),
+    Quantity("surface_air_pressure", "Pa", 4e4, 1.15e5, aliases=("sp", "ps", "surface_pressure")),
+    Quantity("air_pressure_at_mean_sea_level", "Pa", 8e4, 1.15e5, aliases=("msl", "psl", "mean_sea_level_pressure")),
+    Quantity("precipitation_amount", "kg m**-2", -1e-3, 3000, "log1p", 1.0, aliases=("tp", "total_precipitation")),
+    Quantity("precipitation_flux", "kg m**-2 s**-1", -1e-8, 0.1, "log1p", 1e-5, aliases=("pr",)),
+    Quantity(
+        "surface_downwelling_shortwave_flux",
+        "W m**-2",
+        -5,
+        1600,
+        aliases=("rsds", "ssrd"),
+        standard_name="surface_downwelling_shortwave_flux_in_air",
+    ),
+    Quantity("toa_incident_solar_radiation", "W m**-2", -1, 1600, aliases=("rsdt", "tisr"), standard_name="toa_incoming_shortwave_flux"),
+    Quantity("land_area_fraction", "1", -0.01, 1.01, aliases=("lsm", "sftlf", "land_sea_mask")),
+    Quantity(
+        "total_column_water_vapour", "kg m**-2", -1, 150, aliases=("tcwv", "prw"), standard_name="atmosphere_mass_content_of_water_vapor"
+    ),
+    Quantity("total_cloud_cover", "1", -0.01, 1.01, aliases=("tcc",), standard_name="cloud_area_fraction"),
+]
+"""Atmosphere and ocean: quantities that the CF conventions name, mostly as here."""
+
 QUANTITIES = Registry(
     [
-        # atmosphere and ocean
-        Quantity(
-            "air_temperature", "K", 150, 350, aliases=("t", "t2m", "2t", "2m_temperature", "tas", "tasmax", "tasmin", "ta", "temperature")
-        ),
-        Quantity("air_temperature_maximum", "K", 150, 350),
-        Quantity("air_temperature_minimum", "K", 150, 350),
-        Quantity("dew_point_temperature", "K", 120, 330, aliases=("d2m", "2d", "2m_dewpoint_temperature")),
-        Quantity("surface_temperature", "K", 150, 370, aliases=("skt", "ts", "skin_temperature")),
-        Quantity("sea_surface_temperature", "K", 250, 320, aliases=("sst", "tos")),
-        Quantity("geopotential", "m**2 s**-2", -1e4, 6e5, aliases=("z",)),
-        Quantity("surface_altitude", "m", -500, 9000, aliases=("orog", "orography")),
-        Quantity(
-            "eastward_wind",
-            "m s**-1",
-            -200,
-            200,
-            aliases=("u", "u10", "10u", "ua", "uas", "10m_u_component_of_wind", "u_component_of_wind"),
-        ),
-        Quantity(
-            "northward_wind",
-            "m s**-1",
-            -200,
-            200,
-            aliases=("v", "v10", "10v", "va", "vas", "10m_v_component_of_wind", "v_component_of_wind"),
-        ),
-        Quantity("wind_speed", "m s**-1", -0.1, 200),
-        Quantity("specific_humidity", "kg kg**-1", -1e-3, 0.1, aliases=("q", "hus", "huss")),
-        Quantity("relative_humidity", "percent", -1, 130, aliases=("r", "hur", "hurs")),
-        Quantity("surface_air_pressure", "Pa", 4e4, 1.15e5, aliases=("sp", "ps", "surface_pressure")),
-        Quantity("air_pressure_at_mean_sea_level", "Pa", 8e4, 1.15e5, aliases=("msl", "psl", "mean_sea_level_pressure")),
-        Quantity("precipitation_amount", "kg m**-2", -1e-3, 3000, "log1p", 1.0, aliases=("tp", "total_precipitation")),
-        Quantity("precipitation_flux", "kg m**-2 s**-1", -1e-8, 0.1, "log1p", 1e-5, aliases=("pr",)),
-        Quantity("surface_downwelling_shortwave_flux", "W m**-2", -5, 1600, aliases=("rsds", "ssrd")),
-        Quantity("toa_incident_solar_radiation", "W m**-2", -1, 1600, aliases=("rsdt", "tisr")),
-        Quantity("land_area_fraction", "1", -0.01, 1.01, aliases=("lsm", "sftlf", "land_sea_mask")),
-        Quantity("total_column_water_vapour", "kg m**-2", -1, 150, aliases=("tcwv", "prw")),
-        Quantity("total_cloud_cover", "1", -0.01, 1.01, aliases=("tcc",)),
+        *(q if q.standard_name else replace(q, standard_name=q.name) for q in _CONVENTIONAL),
         Quantity("surface_reflectance", "1", -0.3, 1.7),
         # seismology
         Quantity("ground_velocity_east", "m s**-1", -10, 10, "asinh", 1e-6),
@@ -148,8 +163,10 @@ QUANTITIES = Registry(
 
 @functools.cache
 def _unit_registry() -> Any:
-    import pint
-
+    try:
+        import pint
+    except ImportError:
+        raise UserError("converting units needs pint, which is not installed; run: pip install pint") from None
     return pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
 
 
@@ -166,6 +183,9 @@ _SPELLINGS = {
     "m of water equivalent": "1000 * kg / m**2",
 }
 
+WATER_DEPTH = {"m": "m of water equivalent", "mm": "kg m**-2", "mm day-1": "kg m**-2 day**-1", "mm/day": "kg m**-2 day**-1"}
+"""Precipitation: files call the mass of water on an area a depth, and this is how `convert` reads it."""
+
 
 def _readable(unit: str) -> str:
     """CF spellings to pint's: `kg m-2 s-1`, `m s**-1`, `m2 s-2`, `degrees_north`, `Celsius`."""
@@ -181,7 +201,7 @@ def convert(values: np.ndarray, unit: str, target: str, where: str = "values") -
     Raises:
         UserError: a unit that is unknown or of another dimension, naming `where`.
     """
-    if _readable(unit) == _readable(target):
+    if same_unit(unit, target):
         return values
     registry = _unit_registry()
     try:
@@ -191,6 +211,16 @@ def convert(values: np.ndarray, unit: str, target: str, where: str = "values") -
         raise UserError(f"{where}: the unit {unit!r} cannot be converted to {target!r} ({type(error).__name__})") from None
     offset, scale = float(factor[0]), float(factor[1] - factor[0])
     return (values.astype(np.float64) * scale + offset).astype(values.dtype)
+
+
+def spelled(unit: str) -> str:
+    """A unit as the CF conventions spell it: `m s-1` for `m s**-1`, `%` for percent."""
+    return "%" if unit == "percent" else unit.replace("**", "")
+
+
+def same_unit(one: str, other: str) -> bool:
+    """Whether two spellings are read alike; `m` and `metre` are not."""
+    return _readable(one) == _readable(other)
 
 
 def transform(values: np.ndarray, name: str) -> np.ndarray:
