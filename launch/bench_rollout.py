@@ -23,10 +23,11 @@ from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
 WAYS: Mapping[str, tuple[Method, bool]] = {
     "recompute, jitter": ("recompute", True),
     "recompute": ("recompute", False),
+    "cache, jitter": ("cache", True),
     "cache": ("cache", False),
     "sliding": ("sliding", False),
 }
-"""Method, and whether the field is moved in every step; see `scigpt.evaluate.rollout.forecasts`."""
+"""Method, and whether the field is moved by parts of a patch; see `scigpt.evaluate.rollout.forecasts`."""
 
 
 def speed(

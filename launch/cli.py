@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 
 from scigpt.errors import ToldElsewhere, UserError
-from scigpt.launch import bench, data, evaluate, export, finetune, plan, pretrain, submit
+from scigpt.launch import bench, data, evaluate, export, finetune, forecast, plan, pretrain, submit
 from scigpt.launch.sweep import commands as sweep
 from scigpt.launch.transfer import commands as transfer
 
@@ -42,6 +42,7 @@ app.command(epilog="Example: scigpt status runs/demo")(submit.status)
 app.command(epilog="Example: scigpt cancel runs/demo")(submit.cancel)
 app.command(epilog="Example: scigpt evaluate runs/demo --split test")(evaluate.evaluate)
 app.command(epilog="Example: scigpt export runs/demo --out exports/demo")(export.export)
+app.command(epilog="Example: scigpt forecast exports/demo --input state.nc --steps 12 --out forecast.nc")(forecast.forecast)
 
 
 @app.callback()

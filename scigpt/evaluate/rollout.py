@@ -73,7 +73,8 @@ def forecasts(
         batch: at least `context + steps` frames.
         window: frames that the model has been trained to see.
         jitter: show the model each step moved by another part of a patch along the periodic axes of a plane, so that the errors at the
-            edges of patches do not pile up (patch jitter, McCabe et al., arXiv:2511.15684). The shifts are keyed by the step.
+            edges of patches do not pile up (patch jitter, McCabe et al., arXiv:2511.15684); what is kept in a cache is of one shift, so it
+            changes when the cache begins anew. The shifts are keyed by the step.
         method: recompute: the model is shown the last `window` frames in every step. cache: it keeps what it has computed of them, and
             begins anew from the last half of the window when it has seen a whole one. sliding: it keeps that for ever, and attention
             reaches as far back as the model's configuration says; beyond the trained window it drifts.
@@ -91,26 +92,25 @@ def forecasts(
             f"corpus {batch.corpus!r}: a rollout of {steps} steps after {context} frames with a window of {window} does not fit a record "
             f"of {frames} frames; each must be at least 1 and context + steps at most the record"
         )
-    if jitter and method != "recompute":
-        raise UserError(f"patch jitter moves the field in every step, and the method {method} keeps what it was; use recompute")
     known = hide(batch.frames(slice(0, context + steps)), context)
     values, valid = list(known.values.unbind(1)), list(known.valid.unbind(1))
     predicted = [c for c, v in enumerate(batch.layout.variables) if v.predicted]
     domain = known.valid[:, :context, predicted].any(1)
     cache: Cache | None = None
+    shift: tuple[int, ...] = (0, 0, 0)
     for target in range(context, context + steps):
-        past, options = window, {}
+        past, options, anew = window, {}, True
         if method != "recompute":
             if cache is None:
                 cache = Cache()
             elif method == "cache" and cache.frames >= window:
                 cache, past = Cache(), (window + 1) // 2
             else:
-                past = 1
+                past, anew = 1, False
             options = {"cache": cache}
         span = slice(max(0, target - past), target + 1)
         seen = replace(known.frames(span), values=torch.stack(values[span], 1), valid=torch.stack(valid[span], 1))
-        shift = _shift(batch, target) if jitter else (0, 0, 0)
+        shift = _shift(batch, target) if jitter and anew else shift
         with torch.no_grad():
             forecast = choose(model(seen.shifted(shift) if jitter else seen, **options), target - context).to(values[0].dtype)
         forecast = forecast.roll(tuple(-s for s in shift), (2, 3, 4)) if jitter else forecast
