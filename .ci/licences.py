@@ -21,10 +21,12 @@ REVIEWED = {
     "huey": "MIT",  # licence file of the wheel
     "iris-sample-data": "data: Open Government Licence",  # project page
     "python-dateutil": "Apache-2.0 OR BSD-3-Clause",  # "Dual License"
+    "shapely": "BSD-3-Clause AND LGPL-2.1-only",  # its wheel carries a copy of GEOS
     "skops": "MIT",  # licence file of the wheel
 }
 ACCEPTED = re.compile(  # NVIDIA: the CUDA libraries a GPU build of torch brings
-    r"\b(MIT|0?BSD|Apache|ISC|PSF|Python Software Foundation|MPL|Mozilla Public|Zlib|CC0|Unlicense|BSL-1\.0|HPND|Open Government|NVIDIA)\b",
+    r"\b(MIT|0?BSD|Apache|ISC|PSF|Python Software Foundation|CNRI-Python|MPL|Mozilla Public|Zlib|CC0|Unlicense|BSL-1\.0|HPND|"
+    r"Open Government|NVIDIA)\b",
     re.I,
 )
 LGPL = re.compile(r"\bLGPL|lesser general public|library general public", re.I)

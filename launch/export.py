@@ -15,10 +15,7 @@ def export(
         Path, typer.Argument(metavar="RUN", help="The folder of a run (its best checkpoint, or its newest) or of a checkpoint.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="PATH", help="The folder to write; an export that is there is replaced.")],
-    form: Annotated[
-        str,
-        typer.Option("--format", help="safetensors, torch-export or onnx; the last two add programs."),
-    ] = "safetensors",
+    form: Annotated[str, typer.Option("--format", help="safetensors, torch-export or onnx; the last two add programs.")] = "safetensors",
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of the rollout programs.")] = 4,
     json: Json = False,
 ) -> None:

@@ -80,7 +80,7 @@ def write(run: Path, out: Path, form: str = "safetensors", steps: int = 4) -> Pa
             for domain in facts["domains"]:
                 facts["programs"] += programs.write(model, Domain.from_json(domain), form, folder, steps)
         facts["files"] = {p.name: checkpoint.sealed(p) for p in sorted(folder.iterdir())}
-        (folder / CARD).write_text(model_card(facts, _evaluation(found)))
+        (folder / CARD).write_text(model_card(facts, _evaluation(found)), encoding="utf-8")
         (folder / EXPORT).write_bytes(spelled(facts))
         for name in (CARD, EXPORT):
             checkpoint.sealed(folder / name)
@@ -134,7 +134,7 @@ def _facts(found: Checkpoint, start: Start) -> dict[str, Any]:
 
 def _training(found: Checkpoint, config: RunConfig) -> dict[str, Any]:
     """What the run came to, as far as it has."""
-    run, told = _run_of(found), {}
+    run, told = _run_of(found), dict[str, Any]()
     with suppress(UserError):
         told = load_json(run / RESULT, "the result of a run") if run is not None else {}
     about = {"step": found.step, "steps": config.train.steps, "seed": config.seed, "precision": config.train.precision}
