@@ -20,8 +20,8 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a run's weights without what only training needs: additions of low rank merged, with variables, units, normalisation, and the
-    licences and attributions of all data that it has learned from. `scigpt forecast`, `scigpt.load` and `init` of `scigpt finetune` take the
-    folder; programs of a step and of a rollout run without scigpt."""
+    licences and attributions of all data that it has learned from. `scigpt forecast`, `scigpt.load` and `init` of `scigpt finetune` take
+    the folder; programs of a step and of a rollout run without scigpt."""
     from scigpt.export.folder import Exported
     from scigpt.export.weights import write
 

@@ -47,7 +47,10 @@ def forecast(
         list[str] | None, typer.Option("--also", metavar="RUN", help="Another model, whose members follow; may be repeated.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the ensemble.")] = 0,
-    method: Annotated[str, typer.Option("--method", help="cache, or recompute: slower, every step from a whole window.")] = "cache",
+    method: Annotated[str, typer.Option("--method", help="cache, or recompute: every step from a whole window.")] = "cache",
+    jitter: Annotated[
+        bool, typer.Option("--jitter", help="On periodic planes, move the field by parts of a patch: better in the first steps.")
+    ] = False,
     batch: Annotated[int, typer.Option("--batch", help="Forecasts computed at once; changes no value.")] = 8,
     any_spacing: Annotated[
         bool, typer.Option("--any-spacing", help="Accept another time step or grid spacing than in training, with a warning.")
@@ -95,6 +98,7 @@ def forecast(
             also=others,
             seed=seed,
             method=method,  # type: ignore[arg-type]
+            jitter=jitter,
             batch=batch,
             strict=not any_spacing,
             progress=lambda n: bar.update(n) and None,
@@ -114,6 +118,7 @@ def forecast(
         "last": last,
         "seed": seed,
         "method": method,
+        "jitter": jitter,
     }
     show(told, json, _summary)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from hypothesis import settings
 
 settings.register_profile("scigpt", deadline=None, max_examples=50, derandomize="CI" in os.environ)
 settings.load_profile("scigpt")
+
+# what the exporters of torch write for their own developers, megabytes a program, which pytest would keep for its report
+logging.getLogger("torch.__trace").propagate = False
 
 ALLOWED_SKIPS = {
     line.partition("|")[0].strip()
@@ -29,6 +33,8 @@ LONG = (
     "test_sweep_run",
     "test_local",
     "test_kill",
+    "test_programs",
+    "test_same_bytes",
 )
 """Files of few and long tests. They go first, so that no worker is left alone with one of them at the end."""
 

@@ -67,6 +67,8 @@ class Exported:
             raise UserError(f"{about}: does not match its own checksum; it was changed or damaged, restore it or export the run again")
         for name, expected in facts["files"].items():
             file = path / name
+            if file.parent != path:
+                raise UserError(f"{about}: names the file {name}, which lies elsewhere; no export of scigpt does, do not use it")
             if not file.is_file():
                 raise UserError(f"{file}: is missing; restore it or export the run again")
             if sha256_of(file) != expected["sha256"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 from scigpt.adapt.start import EXPORT, Start
 from scigpt.data.corpus import Corpus
@@ -77,7 +79,7 @@ def write(run: Path, out: Path, form: str = "safetensors", steps: int = 4) -> Pa
         if form != FORMATS[0]:
             from scigpt.export import programs
 
-            for domain in facts["domains"]:
+            for domain in tqdm(facts["domains"], desc=f"programs ({form})", unit="domain", file=sys.stderr):
                 facts["programs"] += programs.write(model, Domain.from_json(domain), form, folder, steps)
         facts["files"] = {p.name: checkpoint.sealed(p) for p in sorted(folder.iterdir())}
         (folder / CARD).write_text(model_card(facts, _evaluation(found)), encoding="utf-8")

@@ -31,7 +31,7 @@ from scigpt.data_prep.source import Description, SampleRef
 from scigpt.errors import UserError
 from scigpt.evaluate.evaluate import TrainedRun
 from scigpt.export import weights
-from scigpt.export.folder import CARD, WEIGHTS, Exported
+from scigpt.export.folder import CARD, WEIGHTS, Exported, spelled
 from scigpt.model.backbone import SciGPT
 from scigpt.train.config import RunConfig, load
 from scigpt.train.engine import train
@@ -202,6 +202,12 @@ def test_a_changed_export_is_refused(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{name}: does not belong to the export and may hold a pickle"):
             Exported.open(out)
         extra.unlink()
+    facts = json.loads(about)
+    facts["files"]["../outside.safetensors"] = facts["files"][WEIGHTS]
+    (out / EXPORT).write_bytes(spelled(facts))
+    with pytest.raises(UserError, match=r"names the file \.\./outside\.safetensors, which lies elsewhere"):
+        Exported.open(out)
+    (out / EXPORT).write_bytes(about)
     (out / CARD).write_text("Better words.")
     Exported.open(out)
     (out / WEIGHTS).unlink()

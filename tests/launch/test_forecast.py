@@ -112,6 +112,7 @@ def test_a_corpus_from_an_export_as_text_and_json(folder: Path, tmp_path: Path) 
         "last": record.time.labels()[CONTEXT + STEPS - 1],
         "seed": 0,
         "method": "cache",
+        "jitter": False,
     }
     found = read(tmp_path / "w.nc")
     assert list(found.record_name.values) == [Corpus.open(folder / "weather").entries("valid")[0].key]
