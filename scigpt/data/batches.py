@@ -68,7 +68,7 @@ class Batch:
         """Some of the frames."""
         names = ("values", "valid", "seconds", "season", "hour", *(("truth",) if self.truth is not None else ()))
         timed = {n: getattr(self, n)[:, index] for n in names}
-        return replace(self, **timed, step=_steps(timed["seconds"]))
+        return replace(self, **timed, step=steps_of(timed["seconds"]))
 
     def target_values(self) -> Tensor:
         """What is to be predicted, frames 1 to T-1, in the variables' units."""
@@ -109,16 +109,17 @@ def collate(samples: Sequence[Sample], scales: Scales, corpus: str = "", patch: 
     coefficients = torch.tensor([[s.coefficients.get(n, 0.0) for n in names] for s in samples], dtype=torch.float32)
     known = torch.tensor([[n in s.coefficients for n in names] for s in samples], dtype=torch.bool)
     latitude, longitude, height = (_coordinate(samples, n) for n in ("latitude", "longitude", "height"))
+    curvilinear = latitude is not None and len(first.coordinates["latitude"].axes) == 2
     return Batch(
         values=values,
         valid=valid,
         seconds=seconds,
-        step=_steps(seconds),
+        step=steps_of(seconds),
         season=_clock([s.time.season() for s in samples]),
         hour=_clock([s.time.hour() for s in samples]),
         coefficients=coefficients.reshape(len(samples), len(names)),
         known=known.reshape(len(samples), len(names)),
-        weight=_area(first, latitude, longitude, len(samples)),
+        weight=area(first.layout, latitude, longitude, curvilinear, len(samples)),
         latitude=latitude,
         longitude=longitude,
         height=height,
@@ -137,7 +138,8 @@ def target_weight(batch: Batch) -> Tensor:
     return batch.weight * (batch.valid[:, 1:] & predicted)
 
 
-def _steps(seconds: Tensor) -> Tensor:
+def steps_of(seconds: Tensor) -> Tensor:
+    """Time from each frame to the next, float32."""
     return seconds.diff(dim=1).to(torch.float32)
 
 
@@ -160,15 +162,16 @@ def _coordinate(samples: Sequence[Sample], name: str) -> Tensor | None:
     return torch.from_numpy(np.stack(grids))
 
 
-def _area(first: Sample, latitude: Tensor | None, longitude: Tensor | None, count: int) -> Tensor:
-    _, y, x = first.layout.grid
-    if first.geometry != "sphere" or latitude is None or longitude is None:
+def area(layout: Layout, latitude: Tensor | None, longitude: Tensor | None, curvilinear: bool, count: int) -> Tensor:
+    """Area of each point relative to the mean, `(count, 1, 1, 1, Y, X)`, from places `(count, Y, X)`; 1 off the sphere."""
+    _, y, x = layout.grid
+    if layout.geometry != "sphere" or latitude is None or longitude is None:
         return torch.ones(count, 1, 1, 1, y, x)
-    if len(first.coordinates["latitude"].axes) == 2 and y > 1 and x > 1:
-        area = _cell_area(latitude, longitude, first.boundary.periodic("x"))
+    if curvilinear and y > 1 and x > 1:
+        size = _cell_area(latitude, longitude, layout.boundary.periodic("x"))
     else:
-        area = torch.cos(torch.deg2rad(latitude)).clamp(min=0.0)
-    return (area / area.mean((-2, -1), keepdim=True).clamp(min=1e-12)).view(count, 1, 1, 1, y, x).float()
+        size = torch.cos(torch.deg2rad(latitude)).clamp(min=0.0)
+    return (size / size.mean((-2, -1), keepdim=True).clamp(min=1e-12)).view(-1, 1, 1, 1, y, x).float()
 
 
 def _cell_area(latitude: Tensor, longitude: Tensor, periodic: bool) -> Tensor:

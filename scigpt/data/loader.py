@@ -20,7 +20,7 @@ from scigpt.data.corpus import Corpus
 from scigpt.data.keyed import key, uniform
 from scigpt.data.mixture import CorpusConfig, Group, Item, Mixture, Window, starts_of
 from scigpt.data.normalize import Scales
-from scigpt.data.sample import Boundary, Sample
+from scigpt.data.sample import Sample
 from scigpt.data.tasks import Task
 from scigpt.errors import UserError
 
@@ -200,8 +200,5 @@ def _read(corpus: Corpus, split: str, item: Item, window: Window) -> Sample:
     sample = corpus.read(split, item.entry, *window.slices(item))
     if window.crop is None:
         return sample
-    # windows of one batch share their boundary, so one that happens to lie at the edge of the grid is open there like the others
-    (height, width), (_, y, x) = window.crop, corpus.layout.grid
-    was, opened = sample.boundary, Boundary()
-    boundary = Boundary(was.z, opened.y if height < y else was.y, opened.x if width < x else was.x)
-    return replace(sample, boundary=boundary)
+    # windows of one batch share their boundary
+    return replace(sample, boundary=corpus.layout.cropped(*window.crop).boundary)

@@ -270,6 +270,12 @@ class Layout:
     boundary: Boundary
     steady: bool = False
 
+    def cropped(self, y: int, x: int) -> Layout:
+        """Of a part of the grid: open where it was cut, whether or not it happens to lie at an edge."""
+        depth, rows, columns = self.grid
+        boundary = replace(self.boundary, **{a: ("open", "open") for a, cut in (("y", y < rows), ("x", x < columns)) if cut})
+        return replace(self, grid=(depth, y, x), boundary=boundary)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "variables": [_variable_to_json(v) for v in self.variables],
