@@ -60,7 +60,7 @@ def errors(path: Path, report: Path) -> list[str]:
     return [message for check in found["high_priorities"] for message in check["msgs"]]
 
 
-@pytest.fixture(scope="module", params=FILES)
+@pytest.fixture(scope="module", params=["era5", "daily", pytest.param("regional", marks=pytest.mark.drill)])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
     """Name, the real file, and the export of a run of four steps on it."""
     if "SCIGPT_REALDATA" not in os.environ:
