@@ -57,6 +57,15 @@ def _log_to_stderr() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and leave with its exit code: 0, 2 for a mistake of the user (told in one sentence), 130 after Ctrl-C."""
     try:
+        _run(arguments)
+    except BaseException as error:
+        if processes := sys.modules.get("scigpt.train.processes"):  # only a process that trains has reason to import it
+            processes.leave(error)
+        raise
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    try:
         app(arguments)
     except UserError as error:
         if isinstance(error, ToldElsewhere):

@@ -6,11 +6,13 @@ over gloo and the job's key-value store: no step waits for an accelerator becaus
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,6 +21,9 @@ import torch
 import torch.distributed as dist
 
 from scigpt.errors import ToldElsewhere, UserError
+
+_joined = False
+"""Whether this process has been one of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ class Processes:
                 raise UserError(
                     f"this is process {place.rank} of {place.world} and {name} is not set; export it before srun, as `scigpt submit` does"
                 )
+        global _joined
+        _joined = True
         limit = timedelta(seconds=timeout)
         store, *_ = next(dist.rendezvous("env://", place.rank, place.world, timeout=limit))
         gpus = torch.cuda.is_available()
@@ -173,3 +180,29 @@ class Processes:
     def barrier(self) -> None:
         """Wait for the others."""
         self.total([0.0])
+
+
+def leave(error: BaseException) -> None:
+    """End this process as the interpreter would after `error`, a SystemExit or not, but without taking it down; where this process was
+    never one of several, return.
+
+    The threads of a process group live as long as anything refers to it, which after `destroy_process_group` something of FSDP still does.
+    Such a thread needs the interpreter's lock to free the tensor of the collective it has just done. Where the interpreter is being taken
+    down its thread is ended instead, and C++ aborts the whole process: "terminate called without an active exception", in place of the
+    exit code that the launcher and SLURM act on.
+    """
+    if not _joined:
+        return
+    code: object = 1
+    if isinstance(error, SystemExit):
+        code = error.code if error.code is not None else 0
+    else:
+        sys.excepthook(type(error), error, error.__traceback__)
+    if not isinstance(code, int):  # a message
+        sys.stderr.write(f"{code}\n")
+        code = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # whoever reads it is gone, or it is closed
+            stream.flush()
+    os._exit(code)

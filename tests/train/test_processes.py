@@ -155,3 +155,9 @@ def test_data_that_one_process_cannot_read_is_told_once(tmp_path: Path) -> None:
     assert job.returncode == 2, log(run)[-2000:]
     assert log(run).count("scigpt: ") == 1
     assert "Traceback" not in log(run)
+
+
+@pytest.mark.parametrize("code", [0, 2, 75, pytest.param(1, marks=pytest.mark.drill), pytest.param(130, marks=pytest.mark.drill)])
+def test_a_thread_of_the_group_that_is_still_at_work_does_not_change_the_exit_code(code: int) -> None:
+    program = [sys.executable, str(Path(__file__).parent / "leaving.py"), str(code)]
+    assert local.run(program, 2) == code
