@@ -183,6 +183,13 @@ def _cell_area(latitude: Tensor, longitude: Tensor, periodic: bool) -> Tensor:
     place = torch.stack([phi.cos() * lam.cos(), phi.cos() * lam.sin(), phi.sin()], -1)
     if periodic:
         place = torch.cat([place[:, :, -1:], place, place[:, :, :1]], 2)
-    along_y, along_x = torch.gradient(place, dim=(1, 2))
-    area = torch.linalg.cross(along_y, along_x).norm(dim=-1)
+    area = torch.linalg.cross(_gradient(place, 1), _gradient(place, 2)).norm(dim=-1)
     return area[:, :, 1:-1] if periodic else area
+
+
+def _gradient(field: Tensor, dim: int) -> Tensor:
+    """`torch.gradient` along one axis, to the last bit; that function fixes the size of the batch in a program that is exported."""
+    last = field.shape[dim] - 1
+    inner = (field.narrow(dim, 2, last - 1) - field.narrow(dim, 0, last - 1)) / 2
+    low, high = (field.narrow(dim, i, 1) - field.narrow(dim, i - 1, 1) for i in (1, last))
+    return torch.cat([low, inner, high], dim)

@@ -79,7 +79,7 @@ class Exported:
         try:
             with safe_open(path / WEIGHTS, "pt") as file:
                 index = {n: {"shape": file.get_slice(n).get_shape(), "pieces": [[WEIGHTS, 0]]} for n in file.keys()}  # noqa: SIM118
-            config = ModelConfig(**facts["model"])
+            config = ModelConfig(**{**facts["model"], "attention": "sdpa"})  # flash-attn may not be here
         except (SafetensorError, TypeError) as error:
             raise UserError(f"{path}: cannot be read ({error}); it was made by another version of scigpt, export the run again") from None
         return cls(path, config, Vocabulary.from_json(facts["vocabulary"]), Tensors(path, index), facts)

@@ -247,7 +247,7 @@ def _save_onnx(exported: ExportedProgram, about: Mapping[str, Any], path: Path) 
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise UserError(
-            f"{path.name}: a part of the model cannot be said in ONNX ({str(cause).split('.')[0]}); use --format torch-export"
+            f"{path.name}: a part of the model cannot be said in ONNX ({str(cause).split('. ')[0]}); use --format torch-export"
         ) from None
     assert made is not None
     made.model.metadata_props["scigpt"] = json.dumps(about)

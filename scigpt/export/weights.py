@@ -51,7 +51,7 @@ def write(run: Path, out: Path, form: str = "safetensors", steps: int = 4) -> Pa
 
     Raises:
         UserError: nothing to export, an `out` that is something else than an export or cannot be written, data whose licences are unknown,
-            a model of which no program can be made.
+            a model or task of which no program can be made.
     """
     if form not in FORMATS:
         raise UserError(f"--format {form}: a run is exported as {', '.join(FORMATS)}; choose one of these")
@@ -60,6 +60,8 @@ def write(run: Path, out: Path, form: str = "safetensors", steps: int = 4) -> Pa
         raise UserError(f"{run}: has no complete checkpoint; give the folder of a run that has saved one, or of a checkpoint")
     start = Start.of(found)
     facts = _facts(found, start)
+    if form != FORMATS[0] and facts["task"]["name"] != "forecast":
+        raise UserError(f"{run}: its task is {facts['task']['name']}, and programs forecast; use --format safetensors")
     for each in facts["unknown"]:
         _log.warning(
             "%s: began with %s, which is not there any more; add the licences of its data before you pass the export on", run, each

@@ -24,8 +24,8 @@ def frequencies(count: int, period: float | None) -> Tensor:
     rates = torch.logspace(math.log10(HIGHEST), math.log10(LOWEST), count, dtype=torch.float64)
     if period is None:
         return rates
-    turns = (rates * period / (2 * math.pi)).round().clamp(min=1.0)
-    return turns * (2 * math.pi / period)
+    whole = (rates * period / (2 * math.pi)).round().clamp(min=1.0)
+    return whole * (2 * math.pi / period)
 
 
 def pairs_per_axis(pairs: int) -> Extent:

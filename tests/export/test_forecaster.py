@@ -186,6 +186,9 @@ def test_a_model_of_another_task_does_not_forecast(folder: Path, tmp_path: Path)
     for path in (tmp_path / "run", weights.write(tmp_path / "run", tmp_path / "out")):
         with pytest.raises(UserError, match="its task is coefficients, and a forecast is asked for"):
             scigpt.load(path)
+    with pytest.raises(UserError, match="its task is coefficients, and programs forecast; use --format safetensors"):
+        weights.write(tmp_path / "run", tmp_path / "programs", "onnx")
+    assert not (tmp_path / "programs").exists()
 
 
 def test_what_it_returns_goes_on(folder: Path, forecaster: Forecaster) -> None:

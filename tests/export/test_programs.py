@@ -81,7 +81,7 @@ def test_a_steady_problem_of_a_model_that_was_trained_with_flash_attention(tmp_p
 
 
 def test_onnx_of_a_series_with_transforms_and_untold_coefficients(tmp_path: Path) -> None:
-    program = one(tmp_path, worlds.line, "onnx")
+    program = one(tmp_path, worlds.line, "onnx", make_model(depth=1))
     assert program.description["opset"] == 20
     assert _place() not in (tmp_path / program.description["file"]).read_bytes()
 
