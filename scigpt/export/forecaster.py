@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scigpt.adapt.start import EXPORT
 from scigpt.data.batches import Batch, collate
 from scigpt.data.domain import Domain
 from scigpt.data.keyed import torch_generator
@@ -24,7 +25,7 @@ from scigpt.data.sample import Sample
 from scigpt.errors import UserError
 from scigpt.evaluate.rollout import Method, forecasts
 from scigpt.export import datasets
-from scigpt.export.folder import Exported, is_export
+from scigpt.export.folder import Exported
 from scigpt.model.backbone import Prediction, SciGPT
 from scigpt.model.heads import Distribution, Point, outputs, with_outputs
 
@@ -92,7 +93,7 @@ class Forecaster:
         if not path.is_dir():
             raise UserError(f"{path}: there is no such folder; give an export, a run or a checkpoint")
         exported: Exported | None = None
-        if is_export(path):
+        if (path / EXPORT).is_file():
             exported = Exported.open(path)
             model, domains, task = exported.model(), exported.domains, exported.facts["task"]["name"]
         else:
