@@ -60,7 +60,7 @@ def errors(path: Path, report: Path) -> list[str]:
     return [message for check in found["high_priorities"] for message in check["msgs"]]
 
 
-@pytest.fixture(scope="module", params=["era5", "daily", pytest.param("regional", marks=pytest.mark.drill)])
+@pytest.fixture(scope="module", params=["daily", *(pytest.param(n, marks=pytest.mark.drill) for n in ("era5", "regional"))])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
     """Name, the real file, and the export of a run of four steps on it."""
     if "SCIGPT_REALDATA" not in os.environ:
