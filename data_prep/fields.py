@@ -11,7 +11,7 @@ import cftime
 import numpy as np
 import xarray as xr
 
-from scigpt.data.conventions import LATITUDE, LONGITUDE, MILLIBAR, is_coordinate, level_kind
+from scigpt.data.conventions import LATITUDE, LONGITUDE, MILLIBAR, extreme, is_coordinate, level_kind
 from scigpt.data.sample import LEVEL_UNITS, Boundary, Coordinate, Level, Time
 from scigpt.data.sphere import boundary, placed
 from scigpt.data.variables import Quantity, convert
@@ -243,6 +243,5 @@ def make_field(
     for dim in map(str, variable.dims):
         if dim not in (*time_dims, level_dim, member_dim, "expver", *yx) and variable.sizes[dim] > 1:
             return f"the dimension {dim} of length {variable.sizes[dim]} is not a CF time, level, ensemble member, latitude or longitude"
-    methods = str(variable.attrs.get("cell_methods", ""))
-    extreme = next((e for e in ("maximum", "minimum") if e in methods or name.endswith(e[:3])), None)
-    return Field(path, name, quantity, unit, variable, grid, time, order, levels, members, time_dims, level_dim, member_dim, yx, extreme)
+    end = extreme(name, variable.attrs)
+    return Field(path, name, quantity, unit, variable, grid, time, order, levels, members, time_dims, level_dim, member_dim, yx, end)

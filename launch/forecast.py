@@ -170,7 +170,7 @@ def merged(parts: list[xr.Dataset]) -> list[xr.Dataset]:
     """One dataset of several, where their axes agree. A single height, such as 2 m of a temperature and 10 m of a wind, is no obstacle."""
     import xarray as xr
 
-    from scigpt.data_prep.fields import level_kind
+    from scigpt.data.conventions import level_kind
 
     scalars = {n: v for part in parts for n, v in part.coords.items() if v.ndim == 0}
     differing = {

@@ -39,3 +39,9 @@ def level_kind(name: str, attrs: Mapping[str, Any]) -> LevelKind | None:
     if standard in ("height", "altitude") or (unit == "m" and attrs.get("positive") == "up"):
         return "height"
     return None
+
+
+def extreme(name: str, attrs: Mapping[str, Any]) -> str | None:
+    """`maximum` or `minimum` of a variable that is one over an interval, by `cell_methods` or a name such as tasmax."""
+    methods = str(attrs.get("cell_methods", ""))
+    return next((e for e in ("maximum", "minimum") if e in methods or name.endswith(e[:3])), None)

@@ -21,6 +21,8 @@ LevelKind = Literal["pressure", "height", "depth"]
 
 SPACE_AXES = ("z", "y", "x")
 CALENDARS = ("standard", "proleptic_gregorian", "julian", "noleap", "all_leap", "360_day", "none")
+OTHER_NAMES: Mapping[str, str] = {"gregorian": "standard", "365_day": "noleap", "366_day": "all_leap"}
+"""Of calendars."""
 TIME_UNITS = "seconds since 2000-01-01"
 """Times are float64 seconds since this instant in the sample's own calendar."""
 
@@ -116,7 +118,7 @@ class Time:
             calendar = calendar or "proleptic_gregorian"
         else:
             calendar = calendar or array.ravel()[0].calendar
-        calendar = {"gregorian": "standard", "365_day": "noleap", "366_day": "all_leap"}.get(calendar, calendar)
+        calendar = OTHER_NAMES.get(calendar, calendar)
         return cls(_to_seconds(array, calendar), calendar, None if bounds is None else _to_seconds(np.asarray(bounds), calendar))
 
     def dates(self) -> np.ndarray:

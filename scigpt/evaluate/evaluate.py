@@ -45,7 +45,7 @@ import torch
 
 from scigpt.adapt.start import Start
 from scigpt.data.corpus import Corpus
-from scigpt.data.files import dump_json, load_json
+from scigpt.data.files import dump_json, load_json, replace_folder
 from scigpt.data.mixture import CorpusConfig
 from scigpt.errors import UserError
 from scigpt.evaluate import fno
@@ -162,7 +162,7 @@ def evaluate(
         (folder / RESULTS).write_bytes(dump_json(results, indent=1))
         for kept in (run / CARD).glob(f"{fno.STEM}*"):  # hours of training, perhaps
             shutil.copy2(kept, folder / kept.name)
-        _replace(folder, run / CARD)
+        replace_folder(folder, run / CARD)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -305,13 +305,3 @@ def _finite(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [_finite(v) for v in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
-
-
-def _replace(folder: Path, target: Path) -> None:
-    """Put a folder in the place of another one."""
-    old = target.with_name(target.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    folder.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -39,7 +39,6 @@ def hide(batch: Batch, context: int) -> Batch:
     return replace(batch, valid=valid, values=torch.where(valid, batch.values, 0.0))
 
 
-@torch.no_grad()
 def rollout(
     model: Model, batch: Batch, context: int, steps: int, window: int, jitter: bool = False, method: Method = "recompute"
 ) -> Tensor:

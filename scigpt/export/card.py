@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from scigpt.data.domain import Domain
-from scigpt.data.sample import Variable
 from scigpt.evaluate.card import conclusion, figure, interval
+from scigpt.export.matching import inputs
 from scigpt.model.backbone import ModelConfig
 
 LICENCES = {
@@ -158,7 +158,7 @@ def _use(facts: Mapping[str, Any], domains: Sequence[Domain]) -> list[str]:
             "```",
         ]
     domain = domains[0]
-    given = [f"{v.key} [{v.unit}]" for v in domain.layout.variables if _given(v, domain)]
+    given = [f"{v.key} [{v.unit}]" for _, v in inputs(domain)]
     frames = "" if domain.layout.steady else f"; {domain.frames - 1} frames or more"
     steps = 1 if domain.layout.steady else 4
     return [
@@ -177,11 +177,6 @@ def _use(facts: Mapping[str, Any], domains: Sequence[Domain]) -> list[str]:
         '`scigpt.export.forecaster.Forecaster.from_pretrained("OWNER/NAME")`. '
         f"On the command line: `scigpt forecast path/of/this/folder --input states.nc --steps {steps} --out forecast.nc`.",
     ]
-
-
-def _given(variable: Variable, domain: Domain) -> bool:
-    """Whether it must be there to forecast: a diagnostic variable is never given, and the state of a steady problem is its solution."""
-    return variable.role != "diagnostic" and not (domain.layout.steady and variable.role == "state")
 
 
 def _training(facts: Mapping[str, Any]) -> list[str]:

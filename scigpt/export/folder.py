@@ -16,7 +16,6 @@ and places follow the Hugging Face hub. Nothing here needs more than torch, nump
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from scigpt.adapt.start import EXPORT, Start
 from scigpt.data.domain import Domain
-from scigpt.data.files import dump_json, load_json, sha256_of, sync_folder
+from scigpt.data.files import dump_json, load_json, replace_folder, sha256_of, sync_folder
 from scigpt.errors import UserError
 from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
 from scigpt.train.checkpoint import Tensors
@@ -136,18 +135,13 @@ def make(out: Path, fill: Callable[[Path], None]) -> Path:
     """
     if out.exists() and not (out.is_dir() and (is_export(out) or not any(out.iterdir()))):
         raise UserError(f"{out}: is there and is not an export; choose another place, or remove it yourself")
-    temporary, old = (out.with_name(f".{out.name}.{end}") for end in ("tmp", "old"))
+    temporary = out.with_name(f".{out.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         fill(temporary)
         sync_folder(temporary)
-        shutil.rmtree(old, ignore_errors=True)
-        if out.exists():
-            os.replace(out, old)
-        os.replace(temporary, out)
-        sync_folder(out.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_folder(temporary, out)
     except (OSError, SafetensorError) as error:  # safetensors tells an error of the system in words
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"{out}: the export cannot be written ({reason}); make room there or choose another folder") from None

@@ -53,7 +53,7 @@ class Blocks:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """How a forecast is made."""
+    """How a forecast is made; a UserError where it cannot be."""
 
     steps: int
     context: int | None
@@ -64,6 +64,21 @@ class Ways:
     method: Method
     jitter: bool
     batch: int
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "members", "batch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if self.context is not None and self.context < 1:
+            raise UserError(f"context is {self.context}; expected 1 frame or more")
+        if self.ensemble not in ("none", "head", "perturbed"):
+            raise UserError(f"ensemble is {self.ensemble!r}; expected none, head or perturbed")
+        if self.method not in ("cache", "recompute", "sliding"):
+            raise UserError(f"method is {self.method!r}; expected cache, recompute or sliding")
+        if self.members > 1 and self.ensemble == "none":
+            raise UserError(f"{self.members} members would be equal; say what makes them differ: ensemble=head or ensemble=perturbed")
+        if not 0 <= self.spread < math.inf:
+            raise UserError(f"spread is {self.spread}; expected 0 or more typical increments")
 
 
 class Forecaster:
@@ -202,7 +217,7 @@ class Forecaster:
         Raises:
             UserError: as `forecast`, before anything is computed.
         """
-        ways = self._checked(Ways(steps, context, members, ensemble, spread, seed, method, jitter, batch))
+        ways = Ways(steps, context, members, ensemble, spread, seed, method, jitter, batch)
         if isinstance(dataset, Sequence):
             found = self._named(domain)
             samples: Sequence[Sample] | _Starts = dataset
@@ -223,22 +238,6 @@ class Forecaster:
             each._can(ways)
         total = len(samples) * steps * members * len(models)
         return Blocks(dim, total, found, _blocks(models, found, samples, names, dim, ways, progress or (lambda n: None)))
-
-    def _checked(self, ways: Ways) -> Ways:
-        for name in ("steps", "members", "batch"):
-            if getattr(ways, name) < 1:
-                raise UserError(f"{name} is {getattr(ways, name)}; expected 1 or more")
-        if ways.context is not None and ways.context < 1:
-            raise UserError(f"context is {ways.context}; expected 1 frame or more")
-        if ways.ensemble not in ("none", "head", "perturbed"):
-            raise UserError(f"ensemble is {ways.ensemble!r}; expected none, head or perturbed")
-        if ways.method not in ("cache", "recompute", "sliding"):
-            raise UserError(f"method is {ways.method!r}; expected cache, recompute or sliding")
-        if ways.members > 1 and ways.ensemble == "none":
-            raise UserError(f"{ways.members} members would be equal; say what makes them differ: ensemble=head or ensemble=perturbed")
-        if not 0 <= ways.spread < math.inf:
-            raise UserError(f"spread is {ways.spread}; expected 0 or more typical increments")
-        return ways
 
     def _named(self, name: str | None) -> Domain:
         if name is None and len(self.domains) == 1:

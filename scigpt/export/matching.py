@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from scigpt.data.conventions import MILLIBAR, level_kind
+from scigpt.data.conventions import MILLIBAR, extreme, level_kind
 from scigpt.data.domain import Domain
 from scigpt.data.sample import LEVEL_UNITS, Level, LevelKind, Variable
 from scigpt.data.variables import QUANTITIES, WATER_DEPTH, convert
@@ -142,12 +142,10 @@ def _candidates(dataset: xr.Dataset, domain: Domain) -> Iterator[_Candidate]:
         own, level = str(name), None
         if (suffix := _SUFFIX.fullmatch(own)) is not None:
             own, level = suffix["name"], Level(_KINDS[suffix["unit"]], float(suffix["value"]))
-        methods = str(variable.attrs.get("cell_methods", ""))
-        extreme = next((e for e in ("maximum", "minimum") if e in methods or own.endswith(e[:3])), None)
         short = variable.attrs.get("GRIB_shortName")
         names = tuple(dict.fromkeys([own, str(name), *([short] if isinstance(short, str) else [])]))
         levels = ((level, None),) if level is not None else tuple(_levels(dataset, str(name), domain))
-        yield _Candidate(str(name), standard, names, extreme, levels)
+        yield _Candidate(str(name), standard, names, extreme(own, variable.attrs), levels)
 
 
 def _levels(dataset: xr.Dataset, name: str, domain: Domain) -> Iterator[tuple[Level | None, tuple[str, int] | None]]:

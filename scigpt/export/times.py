@@ -10,11 +10,10 @@ import numpy as np
 import xarray as xr
 
 from scigpt.data.domain import Domain
-from scigpt.data.sample import Time, month_starts
+from scigpt.data.sample import OTHER_NAMES, Time, month_starts
 from scigpt.errors import UserError
 
 GREGORIAN = ("standard", "proleptic_gregorian")
-CALENDARS = {"gregorian": "standard", "365_day": "noleap", "366_day": "all_leap"}
 DAY = 86400.0
 MONTH = 365.2425 / 12 * DAY
 STEP_TOLERANCE, VARYING_TOLERANCE = 0.01, 0.1
@@ -64,7 +63,7 @@ def read(dataset: xr.Dataset, name: str, domain: Domain) -> Time:
     if values.dtype.kind == "M" and np.isnat(values).any():
         raise UserError(f"{where} has no date at frame {int(np.argmax(np.isnat(values)))}; expected one for each frame")
     told = values[0].calendar if values.dtype.kind == "O" else variable.encoding.get("calendar", "proleptic_gregorian")
-    calendar = CALENDARS.get(str(told).lower(), str(told).lower())
+    calendar = OTHER_NAMES.get(str(told).lower(), str(told).lower())
     edges = dataset.variables.get(variable.attrs.get("bounds", variable.encoding.get("bounds")))
     usable = edges is not None and edges.shape == (values.size, 2) and edges.dtype.kind == values.dtype.kind
     time = _ordered(Time.from_dates, values, calendar, edges.to_numpy() if edges is not None and usable else None, where)

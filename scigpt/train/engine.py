@@ -20,7 +20,7 @@ from scigpt.adapt.trainable import prepare
 from scigpt.data.corpus import Corpus
 from scigpt.data.domain import Domain
 from scigpt.data.files import dump_json, write_bytes
-from scigpt.data.loader import BatchLoader, evaluation_batches, scales_of, window_that_fits, windows
+from scigpt.data.loader import BatchLoader, evaluation_batches, window_that_fits, windows
 from scigpt.data.mixture import CorpusConfig, Mixture
 from scigpt.data.tasks import build_task
 from scigpt.errors import UserError
@@ -85,8 +85,8 @@ class Trainer:
         self.new: frozenset[str] = frozenset()  # parameters that the pretrained model does not have
         with processes.together():
             self.corpora = [Corpus.open(c.path) for c in config.data.corpora]
-            self.scales = [scales_of(c, s) for c, s in zip(self.corpora, config.data.corpora, strict=True)]
             self.domains = [Domain.of(c, s, config.data) for c, s in zip(self.corpora, config.data.corpora, strict=True)]
+            self.scales = [domain.scales for domain in self.domains]
             self.mixture = Mixture(self.corpora, config.data, config.seed)
             self.tasks = [build_task(config.task, c, s, config.seed) for c, s in zip(self.corpora, self.scales, strict=True)]
             self.validation_sets = tuple(self._validation_sets())
