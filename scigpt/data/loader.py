@@ -120,8 +120,13 @@ def scales_of(corpus: Corpus, config: CorpusConfig) -> Scales:
     """Training statistics of a corpus as a mixture sees it.
 
     Raises:
-        UserError: a corpus without a training split.
+        UserError: a corpus without a training split, or one of a source that is for validation only.
     """
+    if corpus.use == "validate":
+        raise UserError(
+            f"corpus {corpus.name} ({config.path}) is for validation only, as its source says: no model is trained on it; take it out of "
+            f"data.corpora and give it to `scigpt evaluate RUN --corpus {config.path}`"
+        )
     return Scales.from_stats(corpus.layout, corpus.stats.to_json(), config.stride)
 
 

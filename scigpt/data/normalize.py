@@ -76,6 +76,11 @@ class Scales:
             increment.append(max(rms / spread, min(stride * rms / spread, 2**0.5)))
         return cls(tuple(transform), tuple(center), tuple(scale), tuple(increment), float(stats.get("steady_ratio") or 1.0))
 
+    def of(self, channels: Sequence[int]) -> Scales:
+        """Those of some of the variables."""
+        center, scale, increment = (tuple(t[c] for c in channels) for t in (self.center, self.scale, self.increment))
+        return Scales(tuple(self.transform[c] for c in channels), center, scale, increment, self.steady_ratio)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "transform": [list(t) for t in self.transform],

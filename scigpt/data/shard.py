@@ -14,14 +14,15 @@ import mmap
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from scigpt.data.files import atomic, dump_json, load_json, sha256_of, write_bytes
+from scigpt.data.files import atomic, dump_json, load_json, write_bytes
+from scigpt.data.in_cache import SIZE, blocks, table
 from scigpt.data.sample import Boundary, Coordinate, Sample
 from scigpt.errors import UserError
 
@@ -62,7 +63,8 @@ def write_shard(path: Path, samples: Iterable[tuple[str, str, Sample]]) -> Shard
     index: list[dict[str, Any]] = []
     keys: set[str] = set()
     splits: set[str] = set()
-    with atomic(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with atomic(path) as file:
+        out = _Tar(file)
         for key, split, sample in samples:
             if not _KEY.fullmatch(key):
                 raise UserError(f"{path}: sample key {key!r} may hold only a-z, 0-9, - and _")
@@ -71,38 +73,61 @@ def write_shard(path: Path, samples: Iterable[tuple[str, str, Sample]]) -> Shard
             keys.add(key)
             splits.add(split)
             members = {}
-            for name, array, payload in _members(key, split, sample):
-                if len(payload) >= _MEMBER_LIMIT:
-                    raise UserError(f"{path}: {name} of sample {key} has {len(payload)} bytes; expected under 8 GiB, use shorter samples")
-                info = tarfile.TarInfo(f"{key}.{name}")
-                info.size = len(payload)
-                members[name] = {
-                    "offset": tar.offset + tarfile.BLOCKSIZE,
-                    "size": len(payload),
-                    "sha256": hashlib.sha256(payload).hexdigest(),
-                }
+            for name, array, head in _members(key, split, sample):
+                parts: list[bytes | memoryview] = [head] if array is None else [head, array.reshape(-1).data.cast("B")]
+                size = sum(map(len, parts))
+                if size >= _MEMBER_LIMIT:
+                    raise UserError(f"{path}: {name} of sample {key} has {size} bytes; expected under 8 GiB, use shorter samples")
+                offset, digest = out.add(f"{key}.{name}", size, parts)
+                members[name] = {"offset": offset, "size": size, "sha256": digest}
                 if array is not None:
-                    members[name] |= {
-                        "data_offset": tar.offset + tarfile.BLOCKSIZE + len(payload) - array.nbytes,
-                        "dtype": array.dtype.str,
-                        "shape": list(array.shape),
-                    }
-                tar.addfile(info, io.BytesIO(payload))
+                    members[name] |= {"data_offset": offset + len(head), "dtype": array.dtype.str, "shape": list(array.shape)}
             index.append({"key": key, "frames": len(sample.time), "members": members})
         if len(splits) != 1:
             raise UserError(f"{path}: a shard holds samples of one split, not of {', '.join(sorted(splits)) or 'none'}")
-    size, sha256 = path.stat().st_size, sha256_of(path)
+        size, sha256 = out.end()
     sidecar = dump_json({"schema_version": SCHEMA_VERSION, "shard": path.name, "bytes": size, "sha256": sha256, "samples": index})
     write_bytes(index_path(path), sidecar)
     frames = sum(entry["frames"] for entry in index)
     return ShardRecord(path.name, splits.pop(), len(index), frames, size, sha256, hashlib.sha256(sidecar).hexdigest())
 
 
+class _Tar:
+    """A tar that is hashed while it is written and takes buffers without copying them, as `tarfile` would."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.offset, self.sha256 = file, 0, hashlib.sha256()
+
+    def add(self, name: str, size: int, parts: Sequence[bytes | memoryview]) -> tuple[int, str]:
+        """Offset and SHA-256 of the member."""
+        info = tarfile.TarInfo(name)
+        info.size = size
+        self._write(info.tobuf(tarfile.USTAR_FORMAT))
+        offset, digest = self.offset, hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+            self._write(part)
+        self._write(bytes(-size % tarfile.BLOCKSIZE))
+        return offset, digest.hexdigest()
+
+    def end(self) -> tuple[int, str]:
+        """Size and SHA-256 of the whole."""
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._write(bytes(-self.offset % tarfile.RECORDSIZE))
+        return self.offset, self.sha256.hexdigest()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self.sha256.update(data)
+        self.file.write(data)
+        self.offset += len(data)
+
+
 def _members(key: str, split: str, sample: Sample) -> Iterable[tuple[str, np.ndarray | None, bytes]]:
-    """Name, array (None for JSON) and payload of each file of a sample."""
-    values = np.where(sample.valid, sample.values, np.float32(0))
-    bad = ~np.isfinite(values)
-    if bad.any():
+    """Name, array (None for JSON) and, of the array its header, else the payload, of each file of a sample."""
+    whole = bool(sample.valid.all())
+    values = sample.values if whole else np.where(sample.valid, sample.values, np.float32(0))
+    if not np.isfinite(values).all():
+        bad = ~np.isfinite(values)
         t, c, *place = (int(i) for i in np.argwhere(bad)[0])
         files = ", ".join(f.name for f in sample.origin.files[:2])
         count = int(bad[:, c].sum())
@@ -110,50 +135,84 @@ def _members(key: str, split: str, sample: Sample) -> Iterable[tuple[str, np.nda
             f"sample {key}{f' ({files})' if files else ''}: variable {sample.variables[c].key} has {count} valid values that "
             f"are NaN or infinite, the first in frame {t} at (z, y, x) = {tuple(place)}; mark them invalid or mend the input"
         )
-    stored, packing = _pack(values, sample)
+    stored, packing = _pack(values, sample, whole)
     meta = {**sample.meta(), "key": key, "split": split, "packing": packing}
     for coordinate in meta["coordinates"].values():
         if isinstance(coordinate["values"], list):  # an unknown station height is null, because NaN is not JSON
             coordinate["values"] = [None if math.isnan(v) else v for v in coordinate["values"]]
-    arrays = {"values": stored, "valid": _squeeze(sample.valid), **sample.coordinate_arrays()}
-    for name, array in arrays.items():
-        buffer = io.BytesIO()
-        np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
-        yield f"{name}.npy", array, buffer.getvalue()
+    for name, array in {"values": stored, "valid": _squeeze(sample.valid), **sample.coordinate_arrays()}.items():
+        array, head = np.ascontiguousarray(array), io.BytesIO()
+        np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+        yield f"{name}.npy", array, head.getvalue()
     yield "meta.json", None, dump_json(meta)
 
 
-def _pack(values: np.ndarray, sample: Sample) -> tuple[np.ndarray, dict[str, list[float]] | None]:
+def _pack(values: np.ndarray, sample: Sample, whole: bool) -> tuple[np.ndarray, dict[str, list[float]] | None]:
     """int16 with scale and offset per variable where no variable suffers, else the float32 values.
 
     A quiet stretch of a seismogram would lose a third of its amplitude in int16, so the error is held against what a model must
     predict: the increment between frames.
+
+    Args:
+        whole: whether every value is valid.
     """
     stored = np.zeros(values.shape, np.int16)
     scales, offsets = [], []
     for c, variable in enumerate(sample.variables):
-        valid = sample.valid[:, c]
-        if not valid.any():
+        field, valid = values[:, c], None if whole else sample.valid[:, c]
+        inside = field if valid is None else field[valid]
+        if not inside.size:
             scales.append(1.0)
             offsets.append(0.0)
             continue
-        field = values[:, c].astype(np.float64)
-        inside = field[valid]
         low, high = float(inside.min()), float(inside.max())
         scale, offset = (high - low) / (2 * _LARGEST) or 1.0, (low + high) / 2
-        packed = np.where(valid, np.rint((field - offset) / scale), 0).astype(np.int16)
-        error = np.abs(_unpack(packed, scale, offset)[valid] - inside).max()
+        packed = stored[:, c]
+        _put(packed, field if valid is None else np.where(valid, field, inside[0]), scale, offset)
+        if valid is not None:
+            packed[~valid] = 0
         if variable.role == "static":
-            yardstick = float(inside.std())
+            yardstick = float(inside.astype(np.float64).std())
         else:
-            increments = np.diff(field, axis=0)[valid[1:] & valid[:-1]]
-            yardstick = float(np.sqrt(np.mean(increments**2))) if increments.size else 0.0
-        if error > 0 and not error < PACKING_ERROR * yardstick:
-            return values, None
-        stored[:, c] = packed
+            yardstick = _rms_increment(field, valid)
+        if low < high and (scale / 2 + 2.0**-23 * max(abs(low), abs(high))) * (1 + 1e-6) >= PACKING_ERROR * yardstick:
+            # the bound may be missed: what is the error itself?
+            found = _unpack(packed, scale, offset)
+            error = np.abs((found if valid is None else found[valid]).astype(np.float64) - inside).max()
+            if error > 0 and not error < PACKING_ERROR * yardstick:
+                return values, None
         scales.append(scale)
         offsets.append(offset)
     return stored, {"scale": scales, "offset": offsets}
+
+
+def _put(packed: np.ndarray, field: np.ndarray, scale: float, offset: float) -> None:
+    """`(field - offset) / scale` to the nearest whole number, computed in float64."""
+    source, target, buffer = table(field), table(packed), np.empty(SIZE)
+    for y, x in blocks(*source.shape):
+        block = source[y, x]
+        numbers = buffer[: block.size].reshape(block.shape)
+        np.copyto(numbers, block)
+        numbers -= offset
+        numbers /= scale
+        np.rint(numbers, out=numbers)
+        np.copyto(target[y, x], numbers, casting="unsafe")
+
+
+def _rms_increment(field: np.ndarray, valid: np.ndarray | None) -> float:
+    """Over the increments from frame to frame, where both values are valid; 0 where there are none."""
+    rows, known = table(field), None if valid is None else table(valid)
+    total, count, buffer = 0.0, 0, np.empty(SIZE)
+    for y, x in blocks(len(rows) - 1, rows.shape[1]):
+        after = slice(y.start + 1, y.stop + 1)
+        block = rows[after, x]
+        step = buffer[: block.size].reshape(block.shape)
+        np.subtract(block, rows[y, x], out=step, dtype=np.float64)
+        if known is not None:
+            step = step[known[after, x] & known[y, x]]
+        total += float(np.square(step, out=step).sum())
+        count += step.size
+    return math.sqrt(total / count) if count else 0.0
 
 
 def _unpack(stored: np.ndarray, scale: Any, offset: Any) -> np.ndarray:
@@ -162,6 +221,8 @@ def _unpack(stored: np.ndarray, scale: Any, offset: Any) -> np.ndarray:
 
 def _squeeze(valid: np.ndarray) -> np.ndarray:
     """Cut axes along which the array is constant to length 1."""
+    if valid.all():
+        return np.ones((1,) * valid.ndim, np.bool_)
     for axis in range(valid.ndim):
         first = valid.take([0], axis)
         if (valid == first).all():

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from scigpt.data.in_cache import SIZE, blocks, table
 from scigpt.data.sample import Sample
 from scigpt.data.variables import transform
 
@@ -41,22 +42,47 @@ class Moments:
     @classmethod
     def of(cls, values: np.ndarray) -> Moments:
         """Of these numbers, of any shape."""
-        values = np.asarray(values, np.float64).ravel()
-        if not values.size:
-            return cls()
-        mean = float(values.mean())
-        drawn, priority = _draw(values)
-        return cls(values.size, mean, float(np.square(values - mean).sum()), float(values.min()), float(values.max()), drawn, priority)
+        rows = table(values)
+        return cls._of(rows.shape, lambda part, out: np.copyto(out, rows[part]))
+
+    @classmethod
+    def of_increments(cls, values: np.ndarray) -> Moments:
+        """Of `values[t + 1] - values[t]` along the first axis, in float64."""
+        rows = table(values)
+        after, before = rows[1:], rows[:-1]
+        return cls._of(after.shape, lambda part, out: np.subtract(after[part], before[part], out=out, dtype=np.float64))
+
+    @classmethod
+    def _of(cls, shape: tuple[int, ...], fill: Callable[[Any, np.ndarray], object]) -> Moments:
+        """Block by block; `fill` writes the numbers of a block, or at places, as float64."""
+        found, (rows, columns) = cls(), shape
+        if not rows * columns:
+            return found
+        buffer = np.empty(min(SIZE, rows * columns))
+        for y, x in blocks(rows, columns):
+            height, width = y.stop - y.start, x.stop - x.start
+            numbers = buffer[: height * width]
+            fill((y, x), numbers.reshape(height, width))
+            # the ufuncs themselves: methods such as `mean` cost as much again for a block
+            mean = float(np.add.reduce(numbers)) / numbers.size
+            low, high = float(np.minimum.reduce(numbers)), float(np.maximum.reduce(numbers))
+            numbers -= mean
+            found._join(numbers.size, mean, float(np.add.reduce(np.square(numbers, out=numbers))), low, high)
+        found.drawn, found.priority = _draw(rows, columns, fill)
+        return found
+
+    def _join(self, count: int, mean: float, m2: float, low: float, high: float) -> None:
+        both = self.count + count
+        delta = mean - self.mean
+        self.m2 += m2 + delta**2 * self.count * count / both
+        self.mean += delta * count / both
+        self.count, self.low, self.high = both, min(self.low, low), max(self.high, high)
 
     def merge(self, other: Moments) -> None:
         """Take in another stream. Equal orders of merging give equal bits."""
         if not other.count:
             return
-        count = self.count + other.count
-        delta = other.mean - self.mean
-        self.m2 += other.m2 + delta**2 * self.count * other.count / count
-        self.mean += delta * other.count / count
-        self.count, self.low, self.high = count, min(self.low, other.low), max(self.high, other.high)
+        self._join(other.count, other.mean, other.m2, other.low, other.high)
         drawn, priority = np.concatenate([self.drawn, other.drawn]), np.concatenate([self.priority, other.priority])
         keep = np.argsort(priority, kind="stable")[:DRAWN]
         self.drawn, self.priority = drawn[keep], priority[keep]
@@ -73,14 +99,14 @@ class Moments:
         """Estimated from the drawn values; exact where the stream was no longer than `DRAWN`, up to float32."""
         return float(np.quantile(self.drawn.astype(np.float64), share)) if self.count else float("nan")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, quantiles: bool = True) -> dict[str, Any]:
         return {
             "count": self.count,
             "mean": self.mean,
             "m2": self.m2,
             "min": self.low if self.count else None,
             "max": self.high if self.count else None,
-            "quantiles": {str(q): self.quantile(q) for q in QUANTILES} if self.count else {},
+            "quantiles": {str(q): self.quantile(q) for q in QUANTILES} if self.count and quantiles else {},
             "sample": {"values": _encode(self.drawn), "priority": _encode(self.priority)},
         }
 
@@ -92,15 +118,19 @@ class Moments:
         return cls(int(data["count"]), float(data["mean"]), float(data["m2"]), float(data["min"]), float(data["max"]), drawn, priority)
 
 
-def _draw(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _draw(rows: int, columns: int, fill: Callable[[Any, np.ndarray], object]) -> tuple[np.ndarray, np.ndarray]:
     """The values of least priority, and their priorities: the first order statistics of as many exponentials, at places drawn at random.
 
     The seed is a hash of some of the values, so that equal data gives equal draws in any process.
     """
-    n, k = values.size, min(values.size, DRAWN)
-    generator = np.random.default_rng([zlib.crc32(np.ascontiguousarray(values[:: max(1, n // 1024)]).tobytes()), n])
+    n = rows * columns
+    k, every = min(n, DRAWN), np.arange(0, n, max(1, n // 1024))
+    some, drawn = np.empty(every.size), np.empty(k)
+    fill(np.divmod(every, columns), some)
+    generator = np.random.default_rng([zlib.crc32(some.tobytes()), n])
     priority = np.cumsum(generator.standard_exponential(k) / (n - np.arange(k)))
-    return values[generator.choice(n, k, replace=False)].astype(np.float32), priority.astype(np.float32)
+    fill(np.divmod(generator.choice(n, k, replace=False), columns), drawn)
+    return drawn.astype(np.float32), priority.astype(np.float32)
 
 
 def _encode(values: np.ndarray) -> str:
@@ -139,11 +169,17 @@ class Statistics:
     def update(self, sample: Sample) -> None:
         one = Statistics(samples=1)
         for c, variable in enumerate(sample.variables):
-            valid = sample.valid[:, c]
-            field_ = transform(np.where(valid, sample.values[:, c], np.float32(0)), variable.name)
-            channel = Channel(Moments.of(field_[valid]), total=valid.size)
-            if variable.role != "static":
-                channel.increments = Moments.of(np.diff(field_, axis=0)[valid[1:] & valid[:-1]])
+            valid, values = sample.valid[:, c], sample.values[:, c]
+            if valid.all():
+                field_ = transform(values, variable.name)
+                channel = Channel(Moments.of(field_), total=valid.size)
+                if variable.role != "static":
+                    channel.increments = Moments.of_increments(field_)
+            else:
+                field_ = transform(np.where(valid, values, np.float32(0)), variable.name).astype(np.float64)
+                channel = Channel(Moments.of(field_[valid]), total=valid.size)
+                if variable.role != "static":
+                    channel.increments = Moments.of(np.diff(field_, axis=0)[valid[1:] & valid[:-1]])
             one.channels[variable.key] = channel
             one.roles[variable.key] = variable.role
         if sample.steady:
@@ -200,17 +236,18 @@ class Statistics:
         usable = np.isfinite(above) & np.isfinite(below) & (below > 0)
         return float(np.sqrt(np.mean(above[usable] / below[usable]))) if usable.any() else None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, quantiles: bool = True) -> dict[str, Any]:
+        """`from_json` is the inverse, with or without quantiles, which follow from the drawn values."""
         return {
             "schema_version": SCHEMA_VERSION,
             "samples": self.samples,
             "variables": {
                 key: {
-                    **channel.values.to_json(),
+                    **channel.values.to_json(quantiles),
                     "role": self.roles[key],
                     "total": channel.total,
                     "valid_share": self.valid_share(key),
-                    "increment": channel.increments.to_json(),
+                    "increment": channel.increments.to_json(quantiles),
                 }
                 for key, channel in self.channels.items()
             },

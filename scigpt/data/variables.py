@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -75,6 +75,24 @@ class Registry:
         return next((self._by_alias[n.lower()] for n in names if isinstance(n, str) and n.lower() in self._by_alias), None)
 
 
+SPECTRAL_BANDS: Mapping[str, tuple[float, float]] = {
+    "coastal": (430, 450),
+    "blue": (450, 520),
+    "green": (520, 600),
+    "red": (630, 690),
+    "red_edge_1": (698, 713),
+    "red_edge_2": (733, 748),
+    "red_edge_3": (773, 793),
+    "nir_broad": (780, 900),
+    "nir": (850, 880),
+    "water_vapour": (935, 955),
+    "swir_1240": (1230, 1250),
+    "cirrus": (1360, 1390),
+    "swir_1": (1560, 1660),
+    "swir_2": (2100, 2290),
+}
+"""Bands of optical images: common name, and about which wavelengths in nm."""
+
 _CONVENTIONAL = [
     Quantity(
         "air_temperature", "K", 150, 350, aliases=("t", "t2m", "2t", "2m_temperature", "tas", "tasmax", "tasmin", "ta", "temperature")
@@ -121,6 +139,55 @@ _CONVENTIONAL = [
         "total_column_water_vapour", "kg m**-2", -1, 150, aliases=("tcwv", "prw"), standard_name="atmosphere_mass_content_of_water_vapor"
     ),
     Quantity("total_cloud_cover", "1", -0.01, 1.01, aliases=("tcc",), standard_name="cloud_area_fraction"),
+    Quantity("geopotential_height", "m", -2000, 7e4, aliases=("gh", "hgt", "zg")),
+    Quantity("vertical_velocity", "Pa s**-1", -100, 100, aliases=("omega", "wap"), standard_name="lagrangian_tendency_of_air_pressure"),
+    Quantity("sea_ice_area_fraction", "1", -0.01, 1.01, aliases=("siconc", "ci", "sea_ice_cover")),
+    Quantity("sea_water_potential_temperature", "K", 265, 320, aliases=("thetao",)),
+    Quantity("sea_water_salinity", "1e-3", -0.1, 50, aliases=("so", "sos")),
+    Quantity("sea_surface_height_above_geoid", "m", -10, 10, aliases=("zos",)),
+    Quantity("sea_water_x_velocity", "m s**-1", -10, 10, aliases=("uo",)),
+    Quantity("sea_water_y_velocity", "m s**-1", -10, 10, aliases=("vo",)),
+    Quantity("sea_area_fraction", "1", -0.01, 1.01, aliases=("sftof",)),
+    Quantity("sea_floor_depth", "m", -100, 12000, aliases=("deptho",), standard_name="sea_floor_depth_below_geoid"),
+    Quantity("cell_area", "m**2", 0, 1e13, aliases=("areacella", "areacello")),
+    Quantity("surface_snow_amount", "kg m**-2", -1e-3, 3e4, "log1p", 1.0, aliases=("swe", "snw")),
+    Quantity("day_length", "s", -1, 86401, standard_name="duration_of_sunshine"),
+    Quantity("vapour_pressure", "Pa", -1, 1e4, standard_name="water_vapor_partial_pressure_in_air"),
+    Quantity("vapour_pressure_deficit", "Pa", -10, 3e4, standard_name="water_vapor_saturation_deficit_in_air"),
+    Quantity("vapour_pressure_deficit_minimum", "Pa", -10, 3e4, aliases=("vpdmin",), standard_name="water_vapor_saturation_deficit_in_air"),
+    Quantity("vapour_pressure_deficit_maximum", "Pa", -10, 3e4, aliases=("vpdmax",), standard_name="water_vapor_saturation_deficit_in_air"),
+    Quantity("surface_upward_latent_heat_flux", "W m**-2", -1000, 2000, aliases=("hfls",)),
+    Quantity("surface_upward_sensible_heat_flux", "W m**-2", -1000, 2000, aliases=("hfss",)),
+    Quantity("evapotranspiration_flux", "kg m**-2 s**-1", -1e-3, 1e-2, aliases=("evspsbl",), standard_name="water_evapotranspiration_flux"),
+    Quantity("runoff_flux", "kg m**-2 s**-1", -1e-3, 0.1, "log1p", 1e-5, aliases=("mrro",)),
+    Quantity(
+        "gross_primary_productivity",
+        "kg m**-2 s**-1",
+        -1e-7,
+        1e-6,
+        aliases=("gpp",),
+        standard_name="gross_primary_productivity_of_biomass_expressed_as_carbon",
+    ),
+    Quantity(
+        "net_ecosystem_exchange",
+        "kg m**-2 s**-1",
+        -1e-6,
+        1e-6,
+        aliases=("nee",),
+        standard_name="surface_net_upward_mass_flux_of_carbon_dioxide_expressed_as_carbon_due_to_all_land_processes",
+    ),
+    Quantity(
+        "ecosystem_respiration",
+        "kg m**-2 s**-1",
+        -1e-7,
+        1e-6,
+        aliases=("reco",),
+        standard_name="surface_upward_mass_flux_of_carbon_dioxide_expressed_as_carbon_due_to_respiration",
+    ),
+    Quantity("leaf_area_index", "1", -0.1, 15, aliases=("lai",)),
+    Quantity("surface_albedo", "1", -0.05, 1.05, aliases=("albedo",)),
+    Quantity("vegetation_carbon", "kg m**-2", -0.1, 100, aliases=("cveg",), standard_name="vegetation_carbon_content"),
+    Quantity("soil_carbon", "kg m**-2", -0.1, 500, aliases=("csoil",), standard_name="soil_mass_content_of_carbon"),
 ]
 """Atmosphere and ocean: quantities that the CF conventions name, mostly as here."""
 
@@ -128,6 +195,15 @@ QUANTITIES = Registry(
     [
         *(q if q.standard_name else replace(q, standard_name=q.name) for q in _CONVENTIONAL),
         Quantity("surface_reflectance", "1", -0.3, 1.7),
+        # images: one name for each band of the spectrum, whatever number an instrument gives it
+        *(Quantity(f"surface_reflectance_{band}", "1", -0.3, 1.7) for band in SPECTRAL_BANDS),
+        Quantity("brightness_temperature_11um", "K", 150, 400, standard_name="brightness_temperature"),
+        Quantity("brightness_temperature_12um", "K", 150, 400, standard_name="brightness_temperature"),
+        Quantity("normalized_difference_vegetation_index", "1", -0.4, 1.01, standard_name="normalized_difference_vegetation_index"),
+        Quantity("enhanced_vegetation_index", "1", -0.4, 1.01),
+        Quantity("cloud_mask", "1", -0.01, 1.01),
+        Quantity("snow_mask", "1", -0.01, 1.01),
+        Quantity("water_mask", "1", -0.01, 1.01),
         # seismology
         Quantity("ground_velocity_east", "m s**-1", -10, 10, "asinh", 1e-6),
         Quantity("ground_velocity_north", "m s**-1", -10, 10, "asinh", 1e-6),
@@ -224,9 +300,9 @@ def same_unit(one: str, other: str) -> bool:
 
 
 def transform(values: np.ndarray, name: str) -> np.ndarray:
-    """Values of the named variable in its transform space, float64; a name that is not registered has the identity."""
-    quantity, values = QUANTITIES.find(name), values.astype(np.float64)
+    """Values of the named variable in its transform space: float64, or as they are where it is the identity (of unregistered names too)."""
+    quantity = QUANTITIES.find(name)
     if quantity is None or quantity.transform == "identity":
         return values
-    scaled = values / quantity.transform_scale
+    scaled = values.astype(np.float64) / quantity.transform_scale
     return np.arcsinh(scaled) if quantity.transform == "asinh" else np.log1p(np.maximum(scaled, -0.999))

@@ -45,6 +45,7 @@ import torch
 
 from scigpt.adapt.start import Start
 from scigpt.data.corpus import Corpus
+from scigpt.data.domain import Domain
 from scigpt.data.files import dump_json, load_json, replace_folder
 from scigpt.data.mixture import CorpusConfig
 from scigpt.errors import UserError
@@ -77,6 +78,7 @@ class TrainedRun:
     model: SciGPT
     facts: Mapping[str, Any]
     fingerprints: Mapping[str, str]
+    domains: tuple[Domain, ...] = ()
 
     @classmethod
     def open(cls, path: Path) -> TrainedRun:
@@ -104,7 +106,8 @@ class TrainedRun:
             "code_version": about["launches"][-1]["commit"] if about["launches"] else None,
             "licences": about["licences"],
         }
-        return cls(path, config, model.eval(), facts, found.state["corpora"])
+        domains = tuple(Domain.from_json(d) for d in found.state.get("domains") or ())
+        return cls(path, config, model.eval(), facts, found.state["corpora"], domains)
 
 
 def evaluate(
@@ -274,7 +277,7 @@ def _subject(trained: TrainedRun, config: CorpusConfig) -> Subject:
             raise UserError(
                 f"{corpus.path}: does not fit the model of {trained.path}: it does not know the coefficient {name}; it knows {told}"
             )
-    return Subject.of(corpus, config, trained.config.data, trained.config.task, trained.config.seed)
+    return Subject.of(corpus, config, trained.config.data, trained.config.task, trained.config.seed, trained.domains)
 
 
 def _describe(corpus: Corpus, trained: TrainedRun) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from scigpt.data.batches import Batch
 from scigpt.data.corpus import Corpus
+from scigpt.data.domain import Domain
 from scigpt.data.loader import evaluation_batches, windows
 from scigpt.data.mixture import CorpusConfig, DataConfig, Item, Window, starts_of
 from scigpt.data.normalize import Scales
@@ -57,21 +58,40 @@ class Subject:
     task: Task | None = None
 
     @classmethod
-    def of(cls, corpus: Corpus, config: CorpusConfig, data: DataConfig, task: TaskConfig | None = None, seed: int = 0) -> Subject:
+    def of(
+        cls,
+        corpus: Corpus,
+        config: CorpusConfig,
+        data: DataConfig,
+        task: TaskConfig | None = None,
+        seed: int = 0,
+        domains: Sequence[Domain] = (),
+    ) -> Subject:
         """As the mixture `data` would train on it.
 
+        Args:
+            domains: what the model was trained on; a corpus without a training split is normalised as the one that knows its variables.
+
         Raises:
-            UserError: a corpus without training statistics.
+            UserError: a corpus without training statistics, and no domain in their place.
         """
-        stats = corpus.stats.to_json()
-        if not stats["samples"]:
-            raise UserError(
-                f"{corpus.path}: has no training split, so there are no statistics to normalise it by; make it with a train split"
-            )
         frames = data.frames if config.frames is None else config.frames
         patch = data.patch if config.patch is None else config.patch
-        scales = Scales.from_stats(corpus.layout, stats, config.stride)
+        stats = corpus.stats.to_json()
+        scales = Scales.from_stats(corpus.layout, stats, config.stride) if stats["samples"] else _scales_of_training(corpus, domains)
         return cls(corpus, config, frames, patch, scales, build_task(task or TaskConfig(), corpus, scales, seed))
+
+
+def _scales_of_training(corpus: Corpus, domains: Sequence[Domain]) -> Scales:
+    keys = [v.key for v in corpus.layout.variables]
+    for domain in domains:
+        known = [v.key for v in domain.layout.variables]
+        if set(keys) <= set(known):
+            return domain.scales.of([known.index(key) for key in keys])
+    raise UserError(
+        f"{corpus.path}: has no training split, so there are no statistics to normalise it by, and no corpus that the model was trained on "
+        f"holds all of {', '.join(keys[:5])}; make it with a train split, or evaluate a model that knows them"
+    )
 
 
 @dataclass(frozen=True, slots=True)

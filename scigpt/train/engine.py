@@ -19,6 +19,7 @@ from scigpt.adapt.start import Start, is_new, planned
 from scigpt.adapt.trainable import prepare
 from scigpt.data.corpus import Corpus
 from scigpt.data.domain import Domain
+from scigpt.data.duplicates import describe, duplicates
 from scigpt.data.files import dump_json, write_bytes
 from scigpt.data.loader import BatchLoader, evaluation_batches, window_that_fits, windows
 from scigpt.data.mixture import CorpusConfig, Mixture
@@ -131,7 +132,7 @@ class Trainer:
                     (run / RESULT).unlink(missing_ok=True)
                 self.journals = {name: stack.enter_context(closing(Journal(run / name, size))) for name, size in sizes.items()}
                 provenance.record(run, self.corpora, self.resumed.step if self.resumed else None, processes.world)
-                for note in self.mixture.notes:
+                for note in (*self.mixture.notes, *(describe(d) for d in duplicates(self.corpora) if d.leak)):
                     _log.info("%s", note)
         self.watchdog = stack.enter_context(Watchdog(run, processes.rank, config.train.watchdog))
 

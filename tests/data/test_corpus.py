@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from toy import ToySource
 
-from scigpt.data.corpus import MANIFEST, Corpus, manifest_bytes, verify
+from scigpt.data.corpus import MANIFEST, Corpus, manifest_bytes
+from scigpt.data.verify import verify
 from scigpt.data_prep.convert import convert
 from scigpt.errors import UserError
 
@@ -55,31 +56,6 @@ def test_a_split_that_is_not_there_is_named(made: Path) -> None:
         Corpus.open(made).read("test", 0)
 
 
-def test_any_flipped_bit_is_found_in_any_file(corpus: Path) -> None:
-    generator = np.random.default_rng(0)
-    for file in sorted(corpus.iterdir()):
-        whole = file.read_bytes()
-        # both ends (tar padding), the first tar header, and places drawn at random
-        for place in (0, 100, len(whole) - 1, *generator.integers(0, len(whole), 12)):
-            flipped = bytearray(whole)
-            flipped[place] ^= 1 << int(generator.integers(8))
-            file.write_bytes(flipped)
-            problems = verify(corpus)
-            assert problems, f"{file.name} at byte {place}"
-            assert any(file.name in p for p in problems), (file.name, problems)
-        file.write_bytes(whole)
-    assert verify(corpus) == []
-
-
-def test_damage_is_named_by_member(corpus: Path) -> None:
-    shard = corpus / "train-000001.tar"
-    member = json.loads((corpus / "train-000001.index.json").read_bytes())["samples"][1]["members"]["values.npy"]
-    damaged = bytearray(shard.read_bytes())
-    damaged[member["data_offset"] + 5] ^= 4
-    shard.write_bytes(damaged)
-    assert verify(corpus) == [f"{shard}: member 000004.values.npy does not match its sha256"]
-
-
 @pytest.mark.parametrize(
     "name", ["train-000000.tar", "valid-000000.tar", "train-000001.index.json", "stats.json", "CARD.md", "manifest.json"]
 )
@@ -109,11 +85,6 @@ def test_missing_files_are_found(corpus: Path, name: str) -> None:
     if name != "CARD.md":
         with pytest.raises(UserError, match=name):
             Corpus.open(corpus)
-
-
-def test_unlisted_files_are_found(corpus: Path) -> None:
-    (corpus / "train-000009.tar").touch()
-    assert verify(corpus) == [f"{corpus / 'train-000009.tar'}: is not listed in the manifest"]
 
 
 def test_a_manifest_that_disagrees_with_its_shards_is_found(corpus: Path) -> None:

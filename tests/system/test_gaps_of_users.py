@@ -12,7 +12,8 @@ from grids import waves
 from runs import config, lines, tensors
 from safetensors.numpy import load
 
-from scigpt.data.corpus import Corpus, verify
+from scigpt.data.corpus import Corpus
+from scigpt.data.verify import verify
 from scigpt.data_prep.convert import convert
 from scigpt.data_prep.sources.cmip6 import Cmip6
 from scigpt.evaluate.evaluate import evaluate
