@@ -15,8 +15,8 @@ from scigpt.data.sample import LEVEL_UNITS, SPACE_AXES, Boundary, Coordinate, Ge
 from scigpt.data.variables import convert
 from scigpt.data_prep.datamap import Channel, DataMap, Place
 from scigpt.data_prep.fields import MILLIBAR, decode, level_kind, make_grid
+from scigpt.data_prep.formats.opening import one_sentence
 from scigpt.data_prep.instants import counted, numbers_to_seconds
-from scigpt.data_prep.opening import one_sentence
 from scigpt.data_prep.suggest import nearest
 from scigpt.data_prep.tracks import Track, boundary, convert_channel, make_variable, parse_level
 from scigpt.errors import UserError

@@ -2,158 +2,36 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import fcntl
 import hashlib
 import logging
-import multiprocessing
 import os
 import re
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from tqdm import tqdm
 
 import scigpt
 from scigpt.data.card import card
 from scigpt.data.corpus import CARD, MANIFEST, SCHEMA_VERSION, STATS, Corpus, manifest_bytes
-from scigpt.data.files import DiskFull, dump_json, load_json, sha256_of, sync_folder, write_bytes
-from scigpt.data.sample import Sample
-from scigpt.data.shard import ShardRecord, index_path, write_shard
+from scigpt.data.duplicates import describe, duplicates
+from scigpt.data.files import dump_json, load_json, sync_folder, write_bytes
+from scigpt.data.gaps import Gaps
+from scigpt.data.shard import ShardRecord, index_path
 from scigpt.data.statistics import Statistics
-from scigpt.data_prep.source import Plan, SampleRef, Source
+from scigpt.data_prep.pools import run_tasks
+from scigpt.data_prep.shard_task import ShardTask, same_shape
+from scigpt.data_prep.source import Plan, Source
 from scigpt.errors import UserError
 
-TRAIN = "train"
 _NAME = re.compile(r"[a-z0-9_-]+")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """One shard to write: all that a worker process needs."""
-
-    source: type[Source]
-    inputs: tuple[Path, ...]
-    options: Any
-    file: Path
-    split: str
-    refs: tuple[SampleRef, ...]
-    fingerprint: str
-
-    @property
-    def result_file(self) -> Path:
-        return self.file.with_suffix(".result.json")
-
-    def result(self) -> dict[str, Any] | None:
-        """What `run` wrote, if this shard was finished by the same recipe."""
-        if not (self.result_file.is_file() and self.file.is_file() and index_path(self.file).is_file()):
-            return None
-        result = load_json(self.result_file, "the result of a shard")
-        record = result["record"]
-        same = result["fingerprint"] == self.fingerprint and self.file.stat().st_size == record["bytes"]
-        return result if same and sha256_of(index_path(self.file)) == record["index_sha256"] else None
-
-    def run(self, tick: Callable[[], object] = lambda: None) -> None:
-        """Write shard, sidecar and, last, the result: record, statistics, what was out of bounds. Repeatable."""
-        self.result_file.unlink(missing_ok=True)
-        source = self.source(self.inputs, self.options)
-        tally = _Tally(self.split, source)
-        record = write_shard(self.file, self._samples(source, tally, tick))
-        write_bytes(self.result_file, dump_json({"fingerprint": self.fingerprint, "record": asdict(record), **tally.to_json()}))
-
-    def _samples(self, source: Source, tally: _Tally, tick: Callable[[], object]) -> Iterator[tuple[str, str, Sample]]:
-        made = source.samples(self.refs)
-        for ref in self.refs:
-            sample = next(made, None)
-            if sample is None:
-                raise UserError(f"source {source.name} planned sample {ref.key} and did not yield it; report this with the input")
-            yield ref.key, self.split, tally.take(ref.key, sample)
-            tick()
-
-
-class _Tally:
-    """What is counted while a shard is written."""
-
-    def __init__(self, split: str, source: Source) -> None:
-        self.train, self.source = split == TRAIN, source
-        self.stats = Statistics()
-        self.shape: dict[str, Any] | None = None
-        self.first = ""
-        self.bounds: dict[str, dict[str, Any]] = {}
-        self.coefficients: dict[str, list[float]] = {}
-        self.licences: set[str] = set()
-        self.attributions: set[str] = set()
-
-    def take(self, key: str, sample: Sample) -> Sample:
-        """Count a sample and return it with implausible values marked invalid."""
-        where = _where(key, sample)
-        shape = {**sample.layout.to_json(), "calendar": sample.time.calendar, "coordinates": sorted(sample.coordinates)}
-        if self.shape is None:
-            self.shape, self.first = shape, where
-        _same_shape(self.first, self.shape, where, shape)
-        sample = self._bound(where, sample)
-        for name, value in sample.coefficients.items():
-            low, high = self.coefficients.get(name, (value, value))
-            self.coefficients[name] = [min(low, value), max(high, value)]
-        self.licences.add(sample.origin.licence)
-        self.attributions.add(sample.origin.attribution)
-        if self.train:
-            self.stats.update(sample)
-        return sample
-
-    def _bound(self, where: str, sample: Sample) -> Sample:
-        valid = sample.valid.copy()
-        for c, variable in enumerate(sample.variables):
-            low, high = self.source.bounds(variable)
-            about = self.bounds.setdefault(variable.key, {"plausible": f"{low:g} to {high:g} {variable.unit}", "files": {}})
-            files = ", ".join(f.name for f in sample.origin.files)
-            count = about["files"].setdefault(files, {"outside": 0, "valid": 0, "worst": 0, "where": where})
-            count["valid"] += int(valid[:, c].sum())
-            field = sample.values[:, c]
-            # infinity is not implausible but wrong; it stays valid and the writer refuses it
-            outside = valid[:, c] & np.isfinite(field) & ((field < low) | (field > high))
-            found = int(outside.sum())
-            count["outside"] += found
-            if found > count["worst"]:
-                count |= {"worst": found, "where": where}
-            valid[:, c] &= ~outside
-        return replace(sample, valid=valid)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "stats": self.stats.to_json() if self.train else None,
-            "shape": self.shape,
-            "first": self.first,
-            "bounds": self.bounds,
-            "coefficients": self.coefficients,
-            "licences": sorted(self.licences - {""}),
-            "attributions": sorted(self.attributions - {""}),
-        }
-
-
-def _where(key: str, sample: Sample) -> str:
-    files = ", ".join(f.name for f in sample.origin.files[:2])
-    return f"sample {key}" + (f" ({files})" if files else "")
-
-
-def _same_shape(first: str, one: dict[str, Any], second: str, other: dict[str, Any]) -> None:
-    for what, value in one.items():
-        if other[what] != value:
-            told = [", ".join(v["name"] for v in s) if what == "variables" else s for s in (value, other[what])]
-            raise UserError(
-                f"{first} and {second} differ in {what}: {told[0]} and {told[1]}; all samples of a corpus share one layout, "
-                f"so put them into two corpora or choose options that make them alike"
-            )
 
 
 def convert(
@@ -164,6 +42,7 @@ def convert(
     shard_bytes: int = 64 << 20,
     progress: bool = True,
     accepted_licence: str | None = None,
+    cluster: str | None = None,
 ) -> Path:
     """Make the corpus `out` from a source.
 
@@ -178,6 +57,7 @@ def convert(
         shard_bytes: about how large a shard becomes.
         progress: whether to draw a progress bar on standard error.
         accepted_licence: recorded in the manifest.
+        cluster: a Dask cluster that writes the shards instead; see `run_tasks`.
 
     Returns:
         `out`; at once if it is already there and made by the same recipe.
@@ -190,21 +70,21 @@ def convert(
     out = Path(out).absolute()
     plan = source.plan()
     _check_plan(source, plan)
-    recipe = _recipe(source, plan, name or out.name, shard_bytes, accepted_licence)
+    recipe = recipe_of(source, plan, name or out.name, shard_bytes, accepted_licence)
     if _already_there(out, recipe):
         _log.info("%s is already there, made by the same recipe", out)
         return out
     for note in plan.notes:
         _log.info("%s: %s", source.name, note)
     partial = out.parent / f".{out.name}.partial"
-    with _locked(partial):
+    with locked(partial):
         begun = partial / "recipe.json"
         if begun.is_file() and begun.read_bytes() != dump_json(recipe):
             _empty(partial)
         write_bytes(begun, dump_json(recipe))
-        tasks = _tasks(source, plan, partial, shard_bytes, recipe["fingerprint"])
+        tasks = shard_tasks(source, plan, partial, shard_bytes, recipe["fingerprint"])
         try:
-            _run(tasks, plan, workers, progress)
+            run_tasks(tasks, plan, workers, progress, cluster)
         except UserError:
             if not any(task.result() for task in tasks):
                 shutil.rmtree(partial)
@@ -239,7 +119,7 @@ def _check_plan(source: Source, plan: Plan) -> None:
         seen.add(ref.key)
 
 
-def _recipe(source: Source, plan: Plan, name: str, shard_bytes: int, accepted_licence: str | None) -> dict[str, Any]:
+def recipe_of(source: Source, plan: Plan, name: str, shard_bytes: int, accepted_licence: str | None) -> dict[str, Any]:
     """What decides the bytes, in the manifest's words."""
     options = {k: _plain(v) for k, v in dataclasses.asdict(source.options).items()}
     recipe = {
@@ -247,13 +127,13 @@ def _recipe(source: Source, plan: Plan, name: str, shard_bytes: int, accepted_li
         "options": options,
         "seed": options.get("seed"),
         "inputs": [{"name": n, "sha256": h} for n, h in plan.inputs],
+        "shard_bytes": shard_bytes,
     }
     decisive = {
         **recipe,
         "name": name,
         "refs": [[r.key, r.split, dict(r.spec)] for r in plan.refs],
         "splits": [asdict(s) for s in plan.splits],
-        "shard_bytes": shard_bytes,
         "schema_version": SCHEMA_VERSION,
         "code_version": scigpt.__version__,
     }
@@ -284,7 +164,7 @@ def _already_there(out: Path, recipe: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(partial: Path) -> Iterator[None]:
+def locked(partial: Path) -> Iterator[Path]:
     """The working folder, for this process alone; the lock is on the folder itself and ends with the process."""
     try:
         partial.mkdir(parents=True, exist_ok=True)
@@ -296,7 +176,7 @@ def _locked(partial: Path) -> Iterator[None]:
     except BlockingIOError:
         raise UserError(f"{partial}: another process is making this corpus; wait for it or stop it") from None
     else:
-        yield
+        yield partial
     finally:
         os.close(descriptor)
 
@@ -306,7 +186,7 @@ def _empty(folder: Path) -> None:
         file.unlink()
 
 
-def _tasks(source: Source, plan: Plan, folder: Path, shard_bytes: int, fingerprint: str) -> list[ShardTask]:
+def shard_tasks(source: Source, plan: Plan, folder: Path, shard_bytes: int, fingerprint: str) -> list[ShardTask]:
     """Runs of consecutive samples of one split; the number of workers has no part in it."""
     each = max(1, shard_bytes // max(1, plan.bytes_per_sample))
     tasks = []
@@ -320,61 +200,17 @@ def _tasks(source: Source, plan: Plan, folder: Path, shard_bytes: int, fingerpri
     return tasks
 
 
-def _run(tasks: Sequence[ShardTask], plan: Plan, workers: int, progress: bool) -> None:
-    todo = [task for task in tasks if task.result() is None]
-    if not todo:
-        return
-    folder, total, missing = todo[0].file.parent, len(plan.refs), sum(len(task.refs) for task in todo)
-    needed, free = missing * plan.bytes_per_sample, shutil.disk_usage(folder).free
-    if needed > free:
-        raise DiskFull(
-            f"{folder}: about {needed / 1e9:.3g} GB are needed and {free / 1e9:.3g} GB are free; make room or choose another --out"
-        )
-    with tqdm(total=total, initial=total - missing, unit="sample", disable=not progress, desc=todo[0].source.name) as bar:
-        if workers <= 1:
-            for task in todo:
-                task.run(bar.update)
-            return
-        others = set(multiprocessing.active_children())
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(min(workers, len(todo)), context, _worker) as pool:
-            futures = {pool.submit(task.run): task for task in todo}
-            try:
-                for future in concurrent.futures.as_completed(futures):
-                    future.result()
-                    bar.update(len(futures[future].refs))
-            except BrokenProcessPool:
-                raise UserError(
-                    f"a worker process died while it made {todo[0].source.name} samples (out of memory?); run the same command again with "
-                    f"fewer --workers, it keeps what is finished"
-                ) from None
-            except KeyboardInterrupt:
-                for process in set(multiprocessing.active_children()) - others:
-                    process.terminate()
-                raise
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _worker() -> None:
-    """A worker leaves Ctrl-C to its parent and does not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
 def _finish(source: Source, plan: Plan, recipe: dict[str, Any], folder: Path, tasks: Sequence[ShardTask]) -> dict[str, Any]:
     """Merge what the shards counted, in the order of the shards, and write statistics, card and, last, the manifest."""
-    results = [load_json(task.result_file, "the result of a shard") for task in tasks]
+    every = [load_json(task.result_file, "the result of a shard") for task in tasks]
+    left_out = sum(r["left_out"] for r in every)
+    results = [r for r in every if r["record"] is not None]
+    if not results:
+        files = ", ".join(name for name, _ in plan.inputs[:3])
+        raise UserError(f"{files}: not one of the {left_out} samples holds enough valid values; check tile=, min_valid= and the place")
     shape = results[0]["shape"]
     for result in results:
-        _same_shape(results[0]["first"], shape, result["first"], result["shape"])
+        same_shape(results[0]["first"], shape, result["first"], result["shape"])
     stats = Statistics()
     coefficients: dict[str, dict[str, float]] = {}
     for result in results:
@@ -399,10 +235,13 @@ def _finish(source: Source, plan: Plan, recipe: dict[str, Any], folder: Path, ta
                 "description": split.description,
                 "samples": sum(r.samples for r in records if r.split == split.name),
                 "frames": sum(r.frames for r in records if r.split == split.name),
+                **_gaps(results, split.name).summary(shape["calendar"], stats.step, layout["steady"]),
             }
             for split in plan.splits
             if any(r.split == split.name for r in records)
         },
+        "left_out": left_out,
+        "use": about.use,
         "shards": [asdict(r) for r in records],
         "stats_sha256": hashlib.sha256(stats_bytes).hexdigest(),
         "licences": sorted({v for r in results for v in r["licences"]}),
@@ -418,7 +257,59 @@ def _finish(source: Source, plan: Plan, recipe: dict[str, Any], folder: Path, ta
     write_bytes(folder / STATS, stats_bytes)
     write_bytes(folder / CARD, text)
     write_bytes(folder / MANIFEST, manifest_bytes(manifest))
+    for found in duplicates([Corpus.open(folder)]):
+        told = describe(found).replace(f"{folder}, ", "")
+        if found.leak:
+            raise UserError(f"{told}; leave one of the inputs out, or split so that they fall together")
+        _log.warning("%s", told)
     return manifest
+
+
+def _gaps(results: Sequence[dict[str, Any]], split: str) -> Gaps:
+    gaps = Gaps()
+    for result in results:
+        if result["record"]["split"] == split:
+            gaps.merge(Gaps.from_json(result["gaps"]))
+    return gaps
+
+
+def outline(source: Source, out: Path, workers: int = 1, shard_bytes: int = 64 << 20) -> dict[str, Any]:
+    """What `convert` would do, without doing it; one sample is made for an estimate of size and time and thrown away.
+
+    Returns:
+        `splits` (samples and shards of each), `samples`, `shards`, `bytes` and `seconds` (estimated), `free_bytes`, `licence`, `use`,
+        `redistributable`, `inputs`, `notes`.
+    """
+    plan = source.plan()
+    _check_plan(source, plan)
+    about, folder = source.describe(), Path(out).absolute().parent
+    while not folder.is_dir():
+        folder = folder.parent
+    tasks = shard_tasks(source, plan, folder, shard_bytes, "")
+    with tempfile.TemporaryDirectory() as scratch:
+        began = time.perf_counter()
+        trial = dataclasses.replace(tasks[0], file=Path(scratch) / "trial.tar", refs=tasks[0].refs[:1])
+        trial.run()
+        seconds = time.perf_counter() - began
+        size = sum(f.stat().st_size for f in Path(scratch).glob("trial.tar"))
+    count = len(plan.refs)
+    return {
+        "source": source.name,
+        "splits": {
+            s.name: {"samples": sum(r.split == s.name for r in plan.refs), "shards": sum(t.split == s.name for t in tasks)}
+            for s in plan.splits
+        },
+        "samples": count,
+        "shards": len(tasks),
+        "bytes": count * (size or plan.bytes_per_sample),
+        "seconds": count * seconds / max(1, min(workers, len(tasks))),
+        "free_bytes": shutil.disk_usage(folder).free,
+        "licence": about.licence,
+        "use": about.use,
+        "redistributable": source.redistributable,
+        "inputs": [name for name, _ in plan.inputs],
+        "notes": list(plan.notes),
+    }
 
 
 def _out_of_bounds(source: Source, results: Sequence[dict[str, Any]]) -> dict[str, int]:

@@ -17,8 +17,8 @@ from scigpt.data.variables import QUANTITIES, convert
 from scigpt.data_prep.datamap import Channel, TableFormat
 from scigpt.data_prep.fields import LATITUDE, LONGITUDE, MEMBER_DIMS, MILLIBAR, is_coordinate, level_kind
 from scigpt.data_prep.files import kind, locate
+from scigpt.data_prep.formats.opening import open_datasets
 from scigpt.data_prep.instants import whole
-from scigpt.data_prep.opening import open_datasets
 from scigpt.data_prep.sniff import LOOK, is_numeric, is_table, sniff
 from scigpt.data_prep.tables import Table, read_table
 from scigpt.data_prep.tracks import convert_channel, make_variable

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import xarray as xr
 from scigpt.data.conventions import LATITUDE, LONGITUDE, MILLIBAR, extreme, is_coordinate, level_kind
 from scigpt.data.sample import LEVEL_UNITS, Boundary, Coordinate, Level, Time
 from scigpt.data.sphere import boundary, placed
-from scigpt.data.variables import Quantity, convert
-from scigpt.data_prep.opening import one_sentence
+from scigpt.data.variables import Quantity, convert, same_unit
+from scigpt.data_prep.formats.opening import one_sentence
 from scigpt.errors import UserError
 
 MEMBER_DIMS = ("number", "member", "member_id", "realization", "ensemble", "ensemble_member")
@@ -34,18 +35,45 @@ class Grid:
     def shape(self) -> tuple[int, int]:
         return self.known.shape[0], self.known.shape[1]
 
-    def same_as(self, other: Grid) -> bool:
-        return all(
-            a.shape == b.shape and np.allclose(a, b, atol=1e-4)
-            for a, b in ((self.latitude, other.latitude), (self.longitude, other.longitude))
-        )
-
     def coordinates(self) -> dict[str, Coordinate]:
         curvilinear = self.latitude.ndim == 2
         return {
             "latitude": Coordinate(("y", "x") if curvilinear else ("y",), self.latitude, "degrees_north"),
             "longitude": Coordinate(("y", "x") if curvilinear else ("x",), self.longitude, "degrees_east"),
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """Where the cells of a file's grid are; its latitudes and longitudes, 1-D or both 2-D, are read where they are asked for."""
+
+    latitude: xr.Variable
+    longitude: xr.Variable
+    where: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.latitude.shape[0], self.longitude.shape[-1]
+
+    def part(self, y: slice, x: slice) -> Grid:
+        """The grid of some rows and columns."""
+        curvilinear = self.latitude.ndim == 2
+        latitude, longitude = self.latitude[(y, x) if curvilinear else y], self.longitude[(y, x) if curvilinear else x]
+        return make_grid(_degrees(latitude), _degrees(longitude), self.where)
+
+    @functools.cached_property
+    def whole(self) -> Grid:
+        return self.part(slice(None), slice(None))
+
+    def same_as(self, other: Lattice) -> bool:
+        """Compared by some rows and columns where the grid is curvilinear."""
+        if self is other:
+            return True
+        if (self.shape, self.latitude.ndim) != (other.shape, other.latitude.ndim):
+            return False
+        pairs = ((self.latitude, other.latitude), (self.longitude, other.longitude))
+        lines = [(slice(None), 0), (slice(None), -1), (0, slice(None)), (-1, slice(None))] if self.latitude.ndim == 2 else [slice(None)]
+        return all(np.allclose(_degrees(a[i]), _degrees(b[i]), atol=1e-4, equal_nan=True) for a, b in pairs for i in lines)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +91,7 @@ class Field:
     quantity: Quantity
     unit: str
     variable: xr.Variable
-    grid: Grid
+    lattice: Lattice
     time: Time | None
     order: np.ndarray
     levels: tuple[Level | None, ...]
@@ -78,12 +106,27 @@ class Field:
     def place(self) -> str:
         return f"{self.path.name}, variable {self.name}"
 
-    def read(self, positions: np.ndarray, member: int | None) -> np.ndarray:
-        """Frames at these positions of `time`: float32 `(T, L, Y, X)` in the canonical unit, NaN where missing."""
+    def at(self, levels: Sequence[float]) -> Field:
+        """With these of its levels only, in the order of the file; a field without levels as it is.
+
+        Raises:
+            UserError: a level that it has not.
+        """
+        if self.level_dim is None:
+            return self
+        own = [level.value for level in self.levels if level is not None]
+        if missing := [v for v in levels if not np.isclose(own, v).any()]:
+            raise UserError(f"{self.place} has no level {missing[0]:g}; it has {', '.join(f'{v:g}' for v in own)}")
+        kept = [i for i, v in enumerate(own) if np.isclose(levels, v).any()]
+        return replace(self, levels=tuple(self.levels[i] for i in kept), variable=self.variable.isel({self.level_dim: kept}))
+
+    @np.errstate(invalid="ignore", over="ignore")
+    def read(self, positions: np.ndarray, member: int | None, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
+        """Frames at these positions of `time`, in a window of the grid: float32 `(T, L, Y, X)` in the canonical unit, NaN where missing."""
         inner = int(np.prod([self.variable.sizes[d] for d in self.time_dims[1:]]))
         flat = self.order[positions]
         first = int(flat.min()) // inner
-        take: dict[str, Any] = {}
+        take: dict[str, Any] = dict(zip(self.yx, (y, x), strict=True))
         if self.time_dims:
             take[self.time_dims[0]] = slice(first, int(flat.max()) // inner + 1)
         if self.member_dim is not None:
@@ -93,14 +136,18 @@ class Field:
         take |= {str(d): 0 for d in self.variable.dims if d not in kept and d not in take}
         with one_sentence(self.path, f"read at variable {self.name}"):
             raw = self.variable.isel(take).transpose(*kept).to_numpy()
-        values = decode(raw, self.variable.attrs, exact=self.unit != self.quantity.unit)
-        values = values.reshape(-1, self.variable.sizes[expver[0]] if expver else 1, len(self.levels), *self.grid.shape)
+        values = decode(raw, self.variable.attrs, exact=not same_unit(self.unit, self.quantity.unit))
+        values = values.reshape(-1, self.variable.sizes[expver[0]] if expver else 1, len(self.levels), *values.shape[-2:])
         merged = values[:, 0]
         for version in range(1, values.shape[1]):  # final and preliminary months lie side by side along expver
             merged = np.where(np.isnan(merged), values[:, version], merged)
-        return convert(merged[flat - first * inner], self.unit, self.quantity.unit, self.place).astype(np.float32, copy=False)
+        frames = flat - first * inner
+        if not np.array_equal(frames, np.arange(len(merged))):
+            merged = merged[frames]
+        return convert(merged, self.unit, self.quantity.unit, self.place).astype(np.float32, copy=False)
 
 
+@np.errstate(invalid="ignore", over="ignore")  # a number that is none, or too large, is marked by its bounds
 def decode(raw: np.ndarray, attrs: Mapping[str, Any], exact: bool = False) -> np.ndarray:
     """Stored numbers to values: `_FillValue` and `missing_value` masked, scale and offset applied in float64.
 
@@ -108,11 +155,14 @@ def decode(raw: np.ndarray, attrs: Mapping[str, Any], exact: bool = False) -> np
     """
     scale, offset = float(attrs.get("scale_factor", 1.0)), float(attrs.get("add_offset", 0.0))
     packed = raw.dtype.kind in "iu" or (scale, offset) != (1.0, 0.0)
-    values = raw.astype(np.float64) if packed or exact else raw.astype(raw.dtype.newbyteorder("="), copy=True)
+    values = raw.astype(np.float64 if packed or exact else raw.dtype.newbyteorder("="), copy=False)
+    missing = np.zeros((), bool)
     for fill in np.ravel([*np.ravel(attrs.get("_FillValue", [])), *np.ravel(attrs.get("missing_value", []))]):
         if np.isfinite(fill):
-            values[raw == np.asarray(fill).astype(raw.dtype)] = np.nan
-    return values * scale + offset if packed else values
+            missing = missing | (raw == np.asarray(fill).astype(raw.dtype))
+    if packed:
+        values = values * scale + offset
+    return np.where(missing, values.dtype.type(np.nan), values) if missing.any() else values
 
 
 def _beside(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
@@ -124,7 +174,7 @@ def _beside(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
     return {str(n): found[n] for n in sorted(found, key=lambda n: n not in declared)}
 
 
-def _grid(beside: Mapping[str, xr.Variable], where: str) -> tuple[Grid, tuple[str, str]] | str:
+def _lattice(beside: Mapping[str, xr.Variable], where: str) -> tuple[Lattice, tuple[str, str]] | str:
     latitude = next((v for n, v in beside.items() if v.ndim in (1, 2) and is_coordinate(n, v, LATITUDE)), None)
     longitude = next((v for n, v in beside.items() if v.ndim in (1, 2) and is_coordinate(n, v, LONGITUDE)), None)
     if latitude is None or longitude is None:
@@ -138,7 +188,7 @@ def _grid(beside: Mapping[str, xr.Variable], where: str) -> tuple[Grid, tuple[st
         latitude, longitude = latitude.transpose(*yx), longitude.transpose(*yx)
     else:
         return "latitude and longitude share one dimension: points or an unstructured mesh, not a grid"
-    return make_grid(_degrees(latitude), _degrees(longitude), where), yx
+    return Lattice(latitude, longitude, where), yx
 
 
 def _degrees(coordinate: xr.Variable) -> np.ndarray:
@@ -216,10 +266,10 @@ def make_field(
     """
     variable, where = dataset.variables[name], f"{path.name}, variable {name}"
     beside = _beside(dataset, name)
-    found = _grid(beside, where)
+    found = _lattice(beside, where)
     if isinstance(found, str):
         return found
-    grid, yx = found
+    lattice, yx = found
     unit = variable.attrs.get("units")
     if not isinstance(unit, str) or not unit.strip():
         raise UserError(f"{where} has no units attribute; expected one that converts to {quantity.unit!r}")
@@ -244,4 +294,4 @@ def make_field(
         if dim not in (*time_dims, level_dim, member_dim, "expver", *yx) and variable.sizes[dim] > 1:
             return f"the dimension {dim} of length {variable.sizes[dim]} is not a CF time, level, ensemble member, latitude or longitude"
     end = extreme(name, variable.attrs)
-    return Field(path, name, quantity, unit, variable, grid, time, order, levels, members, time_dims, level_dim, member_dim, yx, end)
+    return Field(path, name, quantity, unit, variable, lattice, time, order, levels, members, time_dims, level_dim, member_dim, yx, end)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +35,25 @@ def locate(path: Path | str) -> Path:
     return found
 
 
+def members(path: Path) -> list[Path]:
+    """The files and Zarr stores in a folder, in order, without hidden ones; anything else (a Zarr store too) as it is.
+
+    Raises:
+        UserError: a folder that holds none.
+    """
+    if not path.is_dir() or kind(path) == "zarr":
+        return [path]
+    found: list[Path] = []
+    for base, below, names in os.walk(path):
+        folder = Path(base)
+        stores = [name for name in below if kind(folder / name) == "zarr"]
+        below[:] = [name for name in below if name not in stores and not name.startswith(".")]
+        found += [folder / name for name in (*stores, *names) if not name.startswith(".")]
+    if not found:
+        raise UserError(f"the folder {path} holds no file; give files, stores or a folder of them as --input")
+    return sorted(found)
+
+
 def kind(path: Path) -> FileKind:
     """What the first bytes say, whatever the file is called."""
     if path.is_dir():
@@ -48,9 +70,26 @@ def kind(path: Path) -> FileKind:
 
 def sha256(path: Path) -> str:
     """Of a file's bytes; of a folder's relative names and bytes in sorted order."""
-    if path.is_file():
-        return sha256_of(path)
-    total = hashlib.sha256()
-    for member in sorted(p for p in path.rglob("*") if p.is_file()):
-        total.update(f"{member.relative_to(path).as_posix()}\0{sha256(member)}\n".encode())
-    return total.hexdigest()
+    return fingerprints([path])[path]
+
+
+def fingerprints(paths: Iterable[Path]) -> dict[Path, str]:
+    """SHA-256 of files and folders; several files are read at once, because hashing holds no lock."""
+    paths = list(dict.fromkeys(paths))
+    folders = {path: sorted(_files(path)) for path in paths if path.is_dir()}
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        every = [p for path in paths for p in ([path] if path not in folders else (path / name for name in folders[path]))]
+        found = dict(zip(every, pool.map(sha256_of, every, chunksize=1), strict=True))
+    for path, names in folders.items():
+        total = hashlib.sha256()
+        for name in names:
+            total.update(f"{name}\0{found[path / name]}\n".encode())
+        found[path] = total.hexdigest()
+    return {path: found[path] for path in paths}
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Relative names of all files below a folder."""
+    for base, _, names in os.walk(folder):
+        below = os.path.relpath(base, folder)
+        yield from (name if below == "." else f"{below}/{name}".replace(os.sep, "/") for name in names)

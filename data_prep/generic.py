@@ -23,8 +23,8 @@ from scigpt.data_prep.array_files import ArrayFile
 from scigpt.data_prep.blocks import SPLITS, pieces, shares, time_blocks
 from scigpt.data_prep.datamap import DataMap, load_map
 from scigpt.data_prep.files import kind, locate, sha256
+from scigpt.data_prep.formats.opening import open_datasets
 from scigpt.data_prep.gridded import MAX_SAMPLE_BYTES
-from scigpt.data_prep.opening import open_datasets
 from scigpt.data_prep.sniff import is_table
 from scigpt.data_prep.source import Description, Plan, SampleRef, Source, Split
 from scigpt.data_prep.suggest import nearest

@@ -6,12 +6,13 @@ units and licences of its own. How a file is read is in `opening`, `fields` and 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -19,16 +20,24 @@ import xarray as xr
 from scigpt.data.sample import Origin, Sample, SourceFile, Time
 from scigpt.data.variables import QUANTITIES, WATER_DEPTH, Quantity
 from scigpt.data_prep import embedded
-from scigpt.data_prep.blocks import pieces, time_blocks
+from scigpt.data_prep.blocks import pieces, shares, time_blocks
 from scigpt.data_prep.fields import Field, make_field
-from scigpt.data_prep.files import locate, sha256
-from scigpt.data_prep.opening import open_datasets
+from scigpt.data_prep.files import fingerprints, locate, members
+from scigpt.data_prep.formats.opening import one_sentence, open_datasets
 from scigpt.data_prep.records import Record, make_record, period_frames
+from scigpt.data_prep.regrid import Regridder
 from scigpt.data_prep.source import Plan, SampleRef, Source, Split
 from scigpt.data_prep.suggest import nearest
 from scigpt.errors import UserError
 
 MAX_SAMPLE_BYTES = 32 << 20
+MAX_FRAMES_BYTES = 256 << 20
+"""`MIN_SAMPLE_FRAMES` frames may take this much, so that a worker stays below 2 GiB."""
+MIN_SAMPLE_FRAMES = 4
+
+
+Window = tuple[int, int, int, int]
+"""First row, first column, rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +46,29 @@ class GriddedOptions:
 
     Args:
         variables: names (of the file or canonical); none means every variable that the registry knows.
+        levels: of the variables that have levels only these (hPa, m); none means all.
         period: years used, `1980-2010`.
         frames_per_sample: longest sample; shortened to keep a sample below 32 MiB (but not below 4 frames).
-        splits: shares of the time for train, valid and test, in that order.
-        gap: frames left out between them.
+        tile: rows and columns of a piece of the grid that becomes a sample of its own, `256` or `207x281`; none means the whole grid.
+        min_valid: pieces of which a smaller share is valid are left out; those without any valid value always are.
+        regrid: degrees of a coarser regular grid to average onto; none leaves values where they are.
+        splits: shares for train, valid and test, in that order.
+        split_by: `time` cuts blocks that are common to all places; `tile` keeps a place whole: the tiles of the product where there are
+            several, else rows of pieces.
+        gap: frames (or tiles, or rows of pieces) left out between the splits.
         split: put the whole input into this one split instead (`ood` marks it as out of distribution).
         ood_input: a second path, whose frames in `ood_period` become the out-of-distribution split `ood`.
     """
 
     variables: tuple[str, ...] | None = None
+    levels: tuple[float, ...] | None = None
     period: str | None = None
     frames_per_sample: int = 64
+    tile: str | None = None
+    min_valid: float = 0.0
+    regrid: float | None = None
     splits: tuple[float, ...] = (0.8, 0.1, 0.1)
+    split_by: Literal["time", "tile"] = "time"
     gap: int = 2
     split: str | None = None
     ood_input: str | None = None
@@ -61,10 +81,21 @@ class GriddedSource(Source):
     Options: ClassVar[type] = GriddedOptions
     names: ClassVar[Mapping[str, str]] = {}
     """Names in the files that mean something else in this source than in the registry."""
+    one_grid: ClassVar[bool] = True
+    """Whether all records lie on one grid; those of a product cut into tiles do not."""
+    hole: ClassVar[float] = 1.5
+    """A step of so many median steps is a hole in time, at which samples are cut."""
 
     options: GriddedOptions
+    _kept: ExitStack | None = None
+    _together: Sequence[Record] | None = None
+    """Open records, within `kept_open`."""
 
     # what a source may adapt
+
+    def open(self, path: Path) -> list[xr.Dataset]:
+        """The datasets of a file or store: CF variables with units and, beside them, latitude and longitude in one or two dimensions."""
+        return open_datasets(path)
 
     def file_unit(self, quantity: Quantity, unit: str) -> str:
         """The unit as the registry can convert it: water depth as mass per area."""
@@ -73,6 +104,10 @@ class GriddedSource(Source):
     def record_name(self, dataset: xr.Dataset) -> str:
         """Files of one name are one record; others are apart (another experiment or member)."""
         return ""
+
+    def finished(self, record: Record) -> Record:
+        """A record with what the source adds to it."""
+        return record
 
     def origin(self, dataset: xr.Dataset, path: Path) -> Origin:
         """Licence and attribution of a file; the place is filled in later."""
@@ -88,63 +123,148 @@ class GriddedSource(Source):
         with self.records(notes) as (records, ood):
             splits = {s: Split(s) for s in ("train", "valid", "test")}
             spans = [period_frames(r, options.period) for r in records]
-            blocks = self._blocks(records, spans, splits, notes)
+            windows = [self._windows(record, notes) for record in [*records, *ood]]
+            limits = self._limits(records, spans, windows, splits, notes)
             found: dict[str, list[SampleRef]] = {}
             largest = 1
-            digests = {path: sha256(path) for record in [*records, *ood] for path in record.files}
+            digests = fingerprints([path for record in [*records, *ood] for path in record.files])
             for index, record in enumerate([*records, *ood]):
-                in_ood = index >= len(records)
-                if in_ood:
+                if index >= len(records):
                     splits.setdefault("ood", Split("ood", "out", f"{options.ood_input} {options.ood_period or ''}".strip()))
                     start, stop = period_frames(record, options.ood_period)
-                    limits = [("ood", record.time.seconds[start], record.time.seconds[stop - 1])]
-                else:
-                    limits = blocks
+                    only = [("ood", record.time.seconds[start], record.time.seconds[stop - 1])]
+                    limits |= {(index, window): only for window in windows[index]}
                 files = [[p.name, digests[p]] for p in record.files]
-                slug = re.sub(r"[^a-z0-9]+", "-", record.name.lower()).strip("-")[:60]
-                size = min(options.frames_per_sample, max(4, MAX_SAMPLE_BYTES // record.frame_bytes))
-                for name, first, last in limits:
-                    for low, high in record.segments():
-                        seconds = record.time.seconds[low:high]
-                        inside = low + np.flatnonzero((seconds >= first) & (seconds <= last))
-                        for start, stop in pieces(int(inside[0]), int(inside[-1]) + 1, size) if inside.size else ():
-                            for member in record.members:
-                                spec = {"record": index, "member": member, "start": start, "stop": stop, "files": files}
-                                key = f"{slug or 'record'}-{index:02d}-{member or 0:03d}-{start:08d}"
-                                largest = max(largest, (stop - start) * record.frame_bytes)
-                                found.setdefault(name, []).append(SampleRef(key, name, spec))
+                slug = re.sub(r"[^a-z0-9]+", "-", record.name.lower()).strip("-")[:60] or "record"
+                for window in windows[index]:
+                    frame_bytes = 4 * len(record.variables) * (math.prod(record.shape) if window is None else window[2] * window[3])
+                    size = self._frames(frame_bytes, record)
+                    corner = "" if window is None else f"-{window[0]:05d}-{window[1]:05d}"
+                    for name, start, stop in self._pieces(record, limits.get((index, window), []), size):
+                        for member in record.members:
+                            spec = {"record": index, "member": member, "start": start, "stop": stop, "files": files, "window": window}
+                            key = f"{slug}-{index:02d}-{member or 0:03d}-{start:08d}{corner}"
+                            largest = max(largest, (stop - start) * frame_bytes)
+                            found.setdefault(name, []).append(SampleRef(key, name, spec))
             used = [s for s in splits if s in found]
         return Plan(
             tuple(ref for s in used for ref in found[s]),
             tuple(splits[s] for s in used),
             tuple((p.name, d) for p, d in digests.items()),
             largest,
-            tuple(notes),
+            tuple(dict.fromkeys(notes)),
         )
 
-    def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample]:
-        with self.records([]) as (records, ood):
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        with ExitStack() as self._kept:
+            try:
+                yield
+            finally:
+                self._kept = self._together = None
+
+    @contextmanager
+    def _records_to_read(self) -> Iterator[Sequence[Record]]:
+        with ExitStack() as own:
+            if self._together is not None:
+                yield self._together
+                return
+            records, ood = (self._kept or own).enter_context(self.records([]))
             together = [*records, *ood]
+            if self._kept is not None:
+                self._together = together
+            yield together
+
+    def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample | None]:
+        with self._records_to_read() as together:
             for ref in refs:
                 spec, record = ref.spec, together[ref.spec["record"]]
                 files = tuple(SourceFile(name, digest) for name, digest in spec["files"])
                 place = record.name if spec["member"] is None else f"{record.name} member {spec['member']}".strip()
-                yield record.read(spec["start"], spec["stop"], spec["member"], replace(record.origin, files=files, place=place))
+                window = None
+                if spec["window"] is not None:
+                    y, x, rows, columns = spec["window"]
+                    place, window = f"{place} row {y} column {x}".strip(), (slice(y, y + rows), slice(x, x + columns))
+                origin = replace(record.origin, files=files, place=place)
+                with one_sentence(record.files[0]):  # coordinates are read where they are asked for
+                    sample = record.read(spec["start"], spec["stop"], spec["member"], origin, window)
+                shares = [sample.valid[:, c].mean() for c, v in enumerate(record.variables) if v.predicted]
+                if window is None and not any(shares):
+                    raise UserError(record.nothing_valid(spec["start"], spec["stop"]))
+                share = sum(shares) / len(shares)
+                yield None if window is not None and (share == 0 or share < self.options.min_valid) else sample
 
     # its parts
 
-    def _blocks(
-        self, records: Sequence[Record], spans: Sequence[tuple[int, int]], splits: dict[str, Split], notes: list[str]
-    ) -> list[tuple[str, float, float]]:
-        """`(split, first second, last second)`: blocks of time common to all records and members, so that none leaks."""
+    def _frames(self, frame_bytes: int, record: Record) -> int:
+        """Frames of a sample."""
+        least = min(MIN_SAMPLE_FRAMES, len(record.time))
+        if least * frame_bytes > MAX_FRAMES_BYTES:
+            rows, columns = record.shape
+            raise UserError(
+                f"{record.files[0].name}: {least} frames of {len(record.variables)} channels on {rows} x {columns} cells take "
+                f"{least * frame_bytes / 1e9:.2g} GB, more than a worker may; choose variables= or levels=, or cut the grid with tile=256"
+            )
+        return min(self.options.frames_per_sample, max(MIN_SAMPLE_FRAMES, MAX_SAMPLE_BYTES // frame_bytes))
+
+    def _windows(self, record: Record, notes: list[str]) -> list[Window | None]:
+        """Pieces of the grid, row by row."""
+        if self.options.tile is None:
+            return [None]
+        where = f"tile={self.options.tile}"
+        if self.options.regrid is not None:
+            raise UserError(f"{where} and regrid= do not go together; a regridded map is small, leave tile= out")
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", self.options.tile)
+        shape = record.shape
+        size = (int(match[1]), int(match[2] or match[1])) if match is not None else (0, 0)
+        if not all(0 < n <= m for n, m in zip(size, shape, strict=True)):
+            raise UserError(f"{where} must be rows and columns, such as 256 or 200x300, within the grid of {shape[0]} x {shape[1]} cells")
+        counts = [m // n for m, n in zip(shape, size, strict=True)]
+        lost = 1 - math.prod(counts) * math.prod(size) / math.prod(shape)
+        if lost > 0:
+            whole = "x".join(str(m // round(m / n)) for m, n in zip(shape, size, strict=True))
+            notes.append(f"{where} leaves out {lost:.1%} of the cells, at the end of rows and columns; tile={whole} would fit better")
+        return [(r * size[0], c * size[1], *size) for r in range(counts[0]) for c in range(counts[1])]
+
+    def _pieces(self, record: Record, limits: Sequence[tuple[str, float, float]], size: int) -> Iterator[tuple[str, int, int]]:
+        """`(split, start, stop)` of the samples of a record."""
+        for name, first, last in limits:
+            for low, high in record.segments(self.hole):
+                seconds = record.time.seconds[low:high]
+                inside = low + np.flatnonzero((seconds >= first) & (seconds <= last))
+                for start, stop in pieces(int(inside[0]), int(inside[-1]) + 1, size) if inside.size else ():
+                    yield name, start, stop
+
+    def _limits(
+        self,
+        records: Sequence[Record],
+        spans: Sequence[tuple[int, int]],
+        windows: Sequence[Sequence[Window | None]],
+        splits: dict[str, Split],
+        notes: list[str],
+    ) -> dict[tuple[int, Window | None], list[tuple[str, float, float]]]:
+        """`(split, first second, last second)` for each record and window: either the time is cut, or places are told apart."""
         seconds = np.unique(np.concatenate([r.time.seconds[a:b] for r, (a, b) in zip(records, spans, strict=True)]))
+        every = [(index, window) for index in range(len(records)) for window in windows[index]]
         if (name := self.options.split) is not None:
             splits[name] = Split(name, "out" if name == "ood" else "in")
-            return [(name, seconds[0], seconds[-1])]
-        blocks = time_blocks(seconds.size, self.options.splits, self.options.gap)
-        if len(blocks) < sum(f > 0 for f in self.options.splits):
-            notes.append(f"{seconds.size} frames are too few to be split; all go to train")
-        return [(name, seconds[a], seconds[b - 1]) for name, a, b in blocks]
+            return {key: [(name, seconds[0], seconds[-1])] for key in every}
+        if self.options.split_by == "time":
+            blocks = time_blocks(seconds.size, self.options.splits, self.options.gap)
+            if len(blocks) < sum(f > 0 for f in self.options.splits):
+                notes.append(f"{seconds.size} frames are too few to be split; all go to train")
+            return {key: [(name, seconds[a], seconds[b - 1]) for name, a, b in blocks] for key in every}
+        places = sorted({_place(records, index, window) for index, window in every})
+        found: dict[str | int, list[tuple[str, float, float]]] = {}
+        for name, start, stop in shares(len(places), self.options.splits):
+            kept = places[start + (self.options.gap if start else 0) : stop]
+            if not kept:
+                raise UserError(
+                    f"split_by=tile: {len(places)} places (tiles of the product, or rows of pieces) with gap={self.options.gap} leave none "
+                    f"for {name}; give more tiles, a smaller tile= or a smaller gap="
+                )
+            found |= {key: [(name, seconds[0], seconds[-1])] for key in kept}
+        return {(i, w): found[p] for i, w in every if (p := _place(records, i, w)) in found}
 
     @contextmanager
     def records(self, notes: list[str]) -> Iterator[tuple[list[Record], list[Record]]]:
@@ -156,7 +276,7 @@ class GriddedSource(Source):
                 if record.variables != records[0].variables:
                     a, b = (", ".join(v.key for v in r.variables) for r in (record, records[0]))
                     raise UserError(f"{record.files[0].name} holds {a} and {records[0].files[0].name} holds {b}; choose with variables=")
-                if not record.grid.same_as(records[0].grid):
+                if self.one_grid and not record.lattice.same_as(records[0].lattice):
                     raise UserError(f"{record.files[0].name} is on another grid than {records[0].files[0].name}; prepare them apart")
             yield records, ood
 
@@ -166,14 +286,17 @@ class GriddedSource(Source):
         skipped: dict[str, str] = {}
         opened: list[tuple[Path, Path, xr.Dataset]] = []
         for given in inputs:
-            path = locate(given)
-            for dataset in open_datasets(path):
-                stack.callback(dataset.close)
-                opened.append((given, path, dataset))
+            for path in members(locate(given)):
+                with one_sentence(path):
+                    datasets = self.open(path)
+                for dataset in datasets:
+                    stack.callback(dataset.close)
+                    opened.append((given, path, dataset))
         wanted = self._wanted([d for _, _, d in opened], opened[0][1])
         for given, path, dataset in opened:
-            name = self.record_name(dataset)
-            fields = self.fields(path, dataset, skipped, wanted)
+            with one_sentence(path):
+                name = self.record_name(dataset)
+                fields = self.fields(path, dataset, skipped, wanted)
             groups.setdefault(name, []).extend(fields)
             if name not in origins:
                 known = embedded.entry(given)
@@ -182,7 +305,10 @@ class GriddedSource(Source):
             reasons = "; ".join(_grouped(skipped)[:3]) or "there is no variable on a grid"
             raise UserError(f"{opened[0][1].name} has no variable that the source {self.name} can use: {reasons}")
         notes.extend(f"left out: {reason}" for reason in _grouped(skipped))
-        return [make_record(name or fields[0].path.stem, fields, origins[name], notes) for name, fields in groups.items() if fields]
+        made = [make_record(name or fields[0].path.stem, fields, origins[name], notes) for name, fields in groups.items() if fields]
+        if (degrees := self.options.regrid) is not None:
+            made = [replace(r, regridder=Regridder(r.lattice.whole, degrees, r.files[0].name)) for r in made]
+        return [self.finished(record) for record in made]
 
     def quantity(self, name: str, attrs: Mapping[str, Any]) -> Quantity | None:
         for own in (name, str(attrs.get("standard_name"))):
@@ -206,6 +332,14 @@ class GriddedSource(Source):
         return wanted
 
     def fields(self, path: Path, dataset: xr.Dataset, skipped: dict[str, str], wanted: set[str] | None = None) -> list[Field]:
+        """The usable variables of a dataset if one of them has a time; a file of static fields alone gives none."""
+        fields = self.usable(path, dataset, skipped, wanted)
+        if any(f.time is not None for f in fields):
+            return fields
+        skipped.update({f.name: "it has no time; expected a CF time coordinate such as 'hours since 1900-01-01'" for f in fields})
+        return []
+
+    def usable(self, path: Path, dataset: xr.Dataset, skipped: dict[str, str], wanted: set[str] | None) -> list[Field]:
         """The variables of a dataset that can become channels; the others go to `skipped` with the reason.
 
         Raises:
@@ -227,15 +361,18 @@ class GriddedSource(Source):
                 else make_field(path, dataset, name, quantity, self.file_unit, times)
             )
             if isinstance(found, Field):
-                fields.append(found)
+                fields.append(found if self.options.levels is None else found.at(self.options.levels))
             elif wanted is not None:
                 raise UserError(f"{path.name}: variable {name} cannot be used: {found}")
             else:
                 skipped[name] = found
-        if any(f.time is not None for f in fields):
-            return fields
-        skipped.update({f.name: "it has no time; expected a CF time coordinate such as 'hours since 1900-01-01'" for f in fields})
-        return []
+        return fields
+
+
+def _place(records: Sequence[Record], index: int, window: Window | None) -> str | int:
+    """What a split by tile keeps whole: the tile of the product, or the row of pieces where all are of one tile."""
+    names = {r.name for r in records}
+    return records[index].name if len(names) > 1 or window is None else window[0]
 
 
 def _grouped(skipped: Mapping[str, str]) -> list[str]:

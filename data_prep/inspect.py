@@ -11,9 +11,9 @@ from scigpt.data.sample import Origin, Time
 from scigpt.data_prep.draft import header_parts
 from scigpt.data_prep.fields import Field
 from scigpt.data_prep.files import kind, locate, sha256
+from scigpt.data_prep.formats.opening import open_datasets
 from scigpt.data_prep.generic import Generic
 from scigpt.data_prep.gridded import GriddedSource
-from scigpt.data_prep.opening import open_datasets
 from scigpt.data_prep.records import Record
 from scigpt.data_prep.sniff import is_numeric, sniff
 from scigpt.data_prep.source import Source
@@ -25,6 +25,7 @@ from scigpt.data_prep.trajectories import STEADY_FRAMES, TrajectorySource
 from scigpt.errors import UserError
 
 FORMATS = {"netcdf3": "NetCDF (classic)", "netcdf4": "NetCDF-4/HDF5", "grib": "GRIB", "zarr": "Zarr"}
+MARKS = {b"\x0e\x03\x13\x01": "HDF4", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "BigTIFF", b"MM\0+": "BigTIFF", b"PK\3\4": "zip"}
 MAX_VALUES = 1 << 24
 """The invalid share is measured on frames spread over the record, up to about this many values."""
 
@@ -51,13 +52,26 @@ def inspect(path: Path | str) -> dict[str, Any]:
     if source is Generic:
         return report | _table(found)
     if kind(found) == "other":
-        return report | {"source": None, "problem": "neither NetCDF, GRIB, Zarr nor miniSEED by its first bytes"}
+        report["format"] = _format(found)
+        if source is None:
+            told = f"this {report['format']} is of no product that is known" if report["format"] else "it is of no known format"
+            return report | {"source": None, "problem": told}
     return report | _gridded(found, source)
 
 
 def reader(path: Path) -> type[Source] | None:
     """The first source that recognises the file."""
     return next((s for s in SOURCES.values() if s.recognises(path)), None)
+
+
+def _format(path: Path) -> str | None:
+    """By the first bytes, of what xarray does not read."""
+    if path.is_dir():
+        return "folder"
+    with path.open("rb") as file:
+        head = file.read(512)
+    printable = all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head)
+    return next((name for mark, name in MARKS.items() if head.startswith(mark)), "text" if printable else None)
 
 
 def _bytes(path: Path) -> int:
@@ -106,7 +120,7 @@ def _record(record: Record) -> dict[str, Any]:
             for s in record.series
         ],
         "grid": {
-            "shape": list(record.grid.shape),
+            "shape": list(record.shape),
             "kind": "curvilinear" if record.grid.latitude.ndim == 2 else "regular",
             "latitude": [float(record.grid.latitude.min()), float(record.grid.latitude.max())],
             "longitude": [float(record.grid.longitude.min()), float(record.grid.longitude.max())],

@@ -145,7 +145,7 @@ def _refuse(table: Table, axis: TimeAxis, text: pd.Series, wrong: np.ndarray, wh
     if wrong.any():
         row = int(np.argmax(wrong))
         columns = " and ".join(repr(c) for c in axis.column)
-        raise UserError(f"{table.at(row)}, column {columns}: {text.iloc[row]!r} {why}; state axes.time.format, or correct the cell")
+        raise UserError(f"{table.at(row)}, column {columns}: {text.iloc[row][:40]!r} {why}; state axes.time.format, or correct the cell")
 
 
 def _zone(name: str) -> zoneinfo.ZoneInfo | timezone:

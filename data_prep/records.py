@@ -14,11 +14,12 @@ import numpy as np
 
 from scigpt.data.sample import TIME_UNITS, Origin, Role, Sample, Time, Variable
 from scigpt.data.variables import QUANTITIES
-from scigpt.data_prep.fields import Field, Grid
+from scigpt.data_prep.fields import Field, Grid, Lattice
+from scigpt.data_prep.regrid import Regridder
 from scigpt.errors import UserError
 
-STATIC = ("surface_altitude", "land_area_fraction")
-FORCING = ("toa_incident_solar_radiation",)
+STATIC = ("surface_altitude", "land_area_fraction", "sea_area_fraction", "sea_floor_depth", "cell_area")
+FORCING = ("toa_incident_solar_radiation", "day_length")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,48 +37,61 @@ class Record:
     name: str
     series: tuple[Series, ...]
     time: Time
-    grid: Grid
+    lattice: Lattice
     members: tuple[int | None, ...]
     files: tuple[Path, ...]
     origin: Origin
+    regridder: Regridder | None = None
 
     @property
     def variables(self) -> tuple[Variable, ...]:
         return tuple(v for s in self.series for v in s.channels)
 
     @property
-    def frame_bytes(self) -> int:
-        return 4 * len(self.variables) * self.grid.known.size
+    def grid(self) -> Grid:
+        return self.lattice.whole if self.regridder is None else self.regridder.grid
 
-    def segments(self) -> list[tuple[int, int]]:
-        """Ranges of frames without a hole; months and years of unequal length are not holes."""
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.lattice.shape if self.regridder is None else self.regridder.grid.shape
+
+    def segments(self, hole: float = 1.5) -> list[tuple[int, int]]:
+        """Ranges of frames without a hole: a step of so many median steps. Months and years of unequal length are not holes."""
         steps = np.diff(self.time.seconds)
-        cuts = np.flatnonzero(steps > 1.5 * np.median(steps)) + 1 if steps.size else np.empty(0, int)
+        cuts = np.flatnonzero(steps > hole * np.median(steps)) + 1 if steps.size else np.empty(0, int)
         edges = [0, *cuts.tolist(), len(self.time)]
         return list(itertools.pairwise(edges))
 
-    def read(self, start: int, stop: int, member: int | None, origin: Origin) -> Sample:
-        """Frames start..stop as a Sample."""
+    def read(self, start: int, stop: int, member: int | None, origin: Origin, window: tuple[slice, slice] | None = None) -> Sample:
+        """Frames start..stop, of the whole grid or of a window `(y, x)` of it, as a Sample."""
+        y, x = window or (slice(None), slice(None))
+        grid = self.grid if window is None else self.lattice.part(y, x)
         variables = self.variables
-        values = np.empty((stop - start, len(variables), 1, *self.grid.shape), np.float32)
+        values = np.empty((stop - start, len(variables), 1, *grid.shape), np.float32)
         channel = 0
         for series in self.series:
             upto = channel + len(series.channels)
             piece, position = series.piece[start:stop], series.position[start:stop]
             for number in np.unique(piece):
                 here = piece == number
-                values[here, channel:upto, 0] = series.fields[number].read(position[here], member)
+                found = series.fields[number].read(position[here], member, y, x)
+                if self.regridder is not None:
+                    found = self.regridder(found)
+                values[slice(None) if here.all() else here, channel:upto, 0] = found
             channel = upto
-        valid = np.isfinite(values) & self.grid.known
-        values[~valid] = 0.0
-        predicted = [c for c, v in enumerate(variables) if v.predicted]
-        time = self.time[start:stop]
-        if not valid[:, predicted].any():
-            label = time.labels()
-            names = ", ".join(sorted({variables[c].name for c in predicted}))
-            files = ", ".join(sorted({f.path.name for s in self.series for f in s.fields}))
-            raise UserError(f"{files}: {names} has no valid value at all from {label[0]} to {label[-1]}; leave that time out with period=")
-        return Sample(values, valid, variables, time, origin, "sphere", self.grid.boundary, self.grid.coordinates())
+        valid = np.isfinite(values)
+        if not grid.known.all():
+            valid &= grid.known
+        if not valid.all():
+            values[~valid] = 0.0
+        return Sample(values, valid, variables, self.time[start:stop], origin, "sphere", grid.boundary, grid.coordinates())
+
+    def nothing_valid(self, start: int, stop: int) -> str:
+        """The sentence about frames of which nothing is valid."""
+        label = self.time[start:stop].labels()
+        names = ", ".join(sorted({v.name for v in self.variables if v.predicted}))
+        files = ", ".join(sorted({f.path.name for s in self.series for f in s.fields}))
+        return f"{files}: {names} has no valid value at all from {label[0]} to {label[-1]}; leave that time out with period="
 
 
 def _key(seconds: np.ndarray) -> np.ndarray:
@@ -101,7 +115,7 @@ def make_record(name: str, fields: Sequence[Field], origin: Origin, notes: list[
         raise UserError(f"{fields[0].place} has no time; expected a CF time coordinate such as 'hours since 1900-01-01'")
     groups: dict[tuple[Any, ...], list[Field]] = {}
     for field in fields:
-        if not field.grid.same_as(first.grid):
+        if not field.lattice.same_as(first.lattice):
             raise UserError(f"{field.place} is on another grid than {first.place}; prepare them as two corpora or choose with variables=")
         if field.time is not None and field.time.calendar != first.time.calendar:
             a, b = (f"{f.place} has the calendar {t.calendar}" for f, t in ((field, field.time), (first, first.time)))
@@ -156,7 +170,7 @@ def make_record(name: str, fields: Sequence[Field], origin: Origin, notes: list[
     if any(f.member_dim and f.members != members for f in fields):
         raise UserError(f"{first.path.name}: the variables do not have the same ensemble members; choose some with variables=")
     time = Time(seconds, first.time.calendar, bounds if np.isfinite(bounds).all() else None)
-    return Record(name, tuple(series), time, first.grid, members, tuple(dict.fromkeys(f.path for f in fields)), origin)
+    return Record(name, tuple(series), time, first.lattice, members, tuple(dict.fromkeys(f.path for f in fields)), origin)
 
 
 def _told_apart(series: list[Series]) -> list[Series]:

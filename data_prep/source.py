@@ -6,7 +6,8 @@ import dataclasses
 import difflib
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -66,6 +67,29 @@ class Plan:
     notes: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """One thing to fetch from a public route.
+
+    Args:
+        url: `https://`, `s3://`, `gs://` (or any other scheme of fsspec); for `cds` the name of the dataset.
+        file: where it goes, a POSIX path below the target folder.
+        kind: a `file` as it is; a `zarr` store of which `select` says the part; a request to the climate data store (`cds`).
+        bytes: size, where the catalogue says it.
+        checksum: `sha256:...` or `md5:...`, where the catalogue says it.
+        login: whose account is needed (`earthdata`, `cds`); None for anonymous access.
+        select: of a store `variables`, `start`, `stop` (ISO dates), `levels`, `latitude`, `longitude` (low, high); of `cds` the request.
+    """
+
+    url: str
+    file: str
+    kind: Literal["file", "zarr", "cds"] = "file"
+    bytes: int | None = None
+    checksum: str | None = None
+    login: Literal["earthdata", "cds"] | None = None
+    select: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Source(ABC):
     """A public data source or a simulator.
 
@@ -75,6 +99,8 @@ class Source(ABC):
 
     name: ClassVar[str]
     Options: ClassVar[type]
+    Fetch: ClassVar[type | None] = None
+    """Options of `scigpt data fetch`, a frozen dataclass; None for a source that has no public route."""
     max_out_of_bounds: ClassVar[float] = 1e-3
     """Share of values outside their plausible bounds above which the input is refused."""
 
@@ -90,6 +116,18 @@ class Source(ABC):
     def recognises(cls, path: Path) -> bool:
         """Whether this source can read the file or store; used by `scigpt data inspect`."""
         return False
+
+    @classmethod
+    def remotes(cls, options: Any, get: Callable[[str], bytes]) -> Iterator[Remote]:
+        """What the public route offers under these options (an instance of `Fetch`).
+
+        Args:
+            get: the body behind an address, for catalogues; retried and polite.
+
+        Raises:
+            UserError: options that cannot be, or a search that finds nothing.
+        """
+        raise UserError(f"the source {cls.name} has no public route; fetch its files by hand and give them as --input")
 
     @property
     def redistributable(self) -> bool:
@@ -108,9 +146,14 @@ class Source(ABC):
     def plan(self) -> Plan:
         """Look at the inputs (not the values) and list every sample."""
 
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """In here `samples` may be called many times, and inputs stay open between the calls."""
+        yield
+
     @abstractmethod
-    def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample]:
-        """Make these samples, in this order. The same refs give the same bytes in any process."""
+    def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample | None]:
+        """Make these samples, in this order; None for one that turns out to hold no value. The same refs give the same bytes anywhere."""
 
 
 def parse_options(options_type: type, assignments: Sequence[str]) -> Any:

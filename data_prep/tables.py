@@ -62,7 +62,7 @@ class Table:
         if wrong.any():
             row = int(np.argmax(wrong))
             raise UserError(
-                f"{self.at(row)}, column {column!r}: {text.iloc[row]!r} is not a number; correct it, or list it as a code in format.missing"
+                f"{self.at(row)}, column {column!r}: {text.iloc[row][:40]!r} is not a number; correct it or list it in format.missing"
             )
         codes = [float(c) for c in self.format.missing if _is_number(c)]
         return self.parsed.setdefault(column, np.where(np.isin(values, codes), np.nan, values))

@@ -35,9 +35,9 @@ from scigpt.data.sample import (
 from scigpt.data.variables import QUANTITIES, convert
 from scigpt.data_prep.blocks import SPLITS, pieces, shares
 from scigpt.data_prep.files import locate, sha256
+from scigpt.data_prep.formats.hdf5 import contents, is_hdf5, open_hdf5
+from scigpt.data_prep.formats.opening import one_sentence
 from scigpt.data_prep.gridded import MAX_SAMPLE_BYTES
-from scigpt.data_prep.hdf5 import contents, is_hdf5, open_hdf5
-from scigpt.data_prep.opening import one_sentence
 from scigpt.data_prep.source import Plan, SampleRef, Source, Split
 from scigpt.data_prep.suggest import nearest
 from scigpt.errors import UserError

@@ -11,13 +11,19 @@ from scigpt.data_prep.generic import Generic
 from scigpt.data_prep.source import Source
 from scigpt.data_prep.sources.arrays import Arrays
 from scigpt.data_prep.sources.cmip6 import Cmip6
+from scigpt.data_prep.sources.daymet import Daymet
 from scigpt.data_prep.sources.era5 import Era5
+from scigpt.data_prep.sources.hls import Hls
+from scigpt.data_prep.sources.ilamb import Ilamb
 from scigpt.data_prep.sources.miniseed import Miniseed
+from scigpt.data_prep.sources.modis import Modis
+from scigpt.data_prep.sources.narr import Narr
 from scigpt.data_prep.sources.operator_scaling import OperatorScaling
 from scigpt.data_prep.sources.ostia import Ostia
 from scigpt.data_prep.sources.pdearena import PdeArena
 from scigpt.data_prep.sources.pdebench import PdeBench
 from scigpt.data_prep.sources.pdegym import PdeGym
+from scigpt.data_prep.sources.prism import Prism
 from scigpt.data_prep.sources.superbench import SuperBench
 from scigpt.data_prep.sources.the_well import TheWell
 
@@ -54,9 +60,10 @@ def installed(taken: Collection[str]) -> dict[str, type[Source]]:
     return found
 
 
-SOURCES: dict[str, type[Source]] = {
-    s.name: s for s in (Era5, Cmip6, Ostia, Miniseed, TheWell, PdeBench, PdeArena, PdeGym, SuperBench, OperatorScaling, Arrays)
-}
+_EARTH = (Narr, Daymet, Prism, Modis, Hls, Ilamb, Era5, Cmip6, Ostia, Miniseed)
+"""A reader of any GRIB or CMIP-like file comes after those that know a product."""
+_SIMULATED = (TheWell, PdeBench, PdeArena, PdeGym, SuperBench, OperatorScaling, Arrays)
+SOURCES: dict[str, type[Source]] = {s.name: s for s in (*_EARTH, *_SIMULATED)}
 SOURCES |= installed({*SOURCES, Generic.name})
 # last, because `scigpt data inspect` takes the first source that recognises a file, and any table is one of the user's own
 SOURCES[Generic.name] = Generic

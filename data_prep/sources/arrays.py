@@ -21,8 +21,8 @@ import numpy as np
 import scipy.io
 
 from scigpt.data.sample import Boundary, Role
-from scigpt.data_prep.hdf5 import is_hdf5, open_hdf5
-from scigpt.data_prep.opening import one_sentence
+from scigpt.data_prep.formats.hdf5 import is_hdf5, open_hdf5
+from scigpt.data_prep.formats.opening import one_sentence
 from scigpt.data_prep.source import Description
 from scigpt.data_prep.suggest import nearest
 from scigpt.data_prep.trajectories import Channel, Recording, TrajectoryOptions, TrajectorySource, along

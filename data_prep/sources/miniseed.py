@@ -24,7 +24,7 @@ from scigpt.data.variables import QUANTITIES
 from scigpt.data_prep import embedded
 from scigpt.data_prep.blocks import pieces, time_blocks
 from scigpt.data_prep.files import locate, sha256
-from scigpt.data_prep.opening import one_sentence
+from scigpt.data_prep.formats.opening import one_sentence
 from scigpt.data_prep.source import Description, Plan, SampleRef, Source, Split
 from scigpt.errors import UserError
 

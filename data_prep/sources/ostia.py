@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from scigpt.data_prep.formats.opening import glimpse
 from scigpt.data_prep.gridded import GriddedOptions, GriddedSource
-from scigpt.data_prep.opening import glimpse
 from scigpt.data_prep.source import Description
 
 

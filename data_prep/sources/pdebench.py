@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 
 from scigpt.data.sample import Boundary, BoundaryKind
-from scigpt.data_prep.hdf5 import dataset, member, texts
+from scigpt.data_prep.formats.hdf5 import dataset, member, texts
 from scigpt.data_prep.source import Description
 from scigpt.data_prep.trajectories import Channel, Recording, TrajectorySource, along, on_axes
 from scigpt.errors import UserError

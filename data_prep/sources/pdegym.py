@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from scigpt.data_prep.blocks import shares
-from scigpt.data_prep.hdf5 import dataset
+from scigpt.data_prep.formats.hdf5 import dataset
 from scigpt.data_prep.source import Description
 from scigpt.data_prep.trajectories import Channel, Recording, TrajectoryOptions, TrajectorySource, along, on_axes
 from scigpt.errors import UserError

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from scigpt.data.sample import Boundary, BoundaryKind, Coordinate, Geometry
-from scigpt.data_prep.hdf5 import dataset, member, texts
+from scigpt.data_prep.formats.hdf5 import dataset, member, texts
 from scigpt.data_prep.source import Description
 from scigpt.data_prep.trajectories import Channel, Recording, TrajectorySource, along
 from scigpt.errors import UserError
