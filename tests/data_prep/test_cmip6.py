@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from scigpt.data.corpus import Corpus, verify
+from scigpt.data.corpus import Corpus
 from scigpt.data.sample import TIME_UNITS, Sample
+from scigpt.data.verify import verify
 from scigpt.data_prep.convert import convert
 from scigpt.data_prep.embedded import resolve
 from scigpt.data_prep.source import Source
@@ -129,7 +130,7 @@ def test_curvilinear_grid_with_missing_coordinates_over_land(tmp_path: Path) -> 
     assert sample.boundary.y == ("open", "open")
 
 
-def test_daily_mean_and_maximum_in_one_file_are_told_apart(tmp_path: Path) -> None:
+def test_a_daily_maximum_is_never_taken_for_the_mean(tmp_path: Path) -> None:
     monthly(tmp_path / "a.nc", "noleap")
     with netCDF4.Dataset(tmp_path / "a.nc", "a") as file:
         extra = file.createVariable("tasmax", "f4", ("time", "lat", "lon"))
@@ -138,7 +139,7 @@ def test_daily_mean_and_maximum_in_one_file_are_told_apart(tmp_path: Path) -> No
     (sample,) = read(tmp_path / "a.nc", split="train")
     assert [v.name for v in sample.variables] == ["air_temperature", "air_temperature_maximum"]
     (sample,) = read(tmp_path / "a.nc", split="train", variables=("tasmax",))
-    assert [v.name for v in sample.variables] == ["air_temperature"]
+    assert [v.name for v in sample.variables] == ["air_temperature_maximum"]
     assert (sample.values == 300.0).all()
 
 

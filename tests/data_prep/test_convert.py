@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from toy import ToySource
 
-from scigpt.data.corpus import Corpus, verify
+from scigpt.data.corpus import Corpus
 from scigpt.data.files import DiskFull
 from scigpt.data.sample import Sample, SourceFile
+from scigpt.data.verify import verify
 from scigpt.data_prep.convert import convert
 from scigpt.data_prep.source import Plan, SampleRef, Split
 from scigpt.errors import UserError
@@ -32,7 +33,7 @@ from scigpt.data_prep.pde import EQUATIONS
 from scigpt.data_prep import convert
 from scigpt.launch.cli import main
 EQUATIONS["toy"] = ToySource
-convert.convert.__defaults__ = (None, 1, {shard}, False, None)
+convert.convert.__defaults__ = (None, 1, {shard}, False, None, None)
 main(["data", "make", "toy", *sys.argv[1:]])
 """
 

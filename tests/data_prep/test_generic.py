@@ -14,8 +14,9 @@ import pytest
 import xarray as xr
 import yaml
 
-from scigpt.data.corpus import Corpus, verify
+from scigpt.data.corpus import Corpus
 from scigpt.data.sample import Sample
+from scigpt.data.verify import verify
 from scigpt.data_prep.convert import convert
 from scigpt.data_prep.draft import draft
 from scigpt.data_prep.generic import Generic, GenericOptions

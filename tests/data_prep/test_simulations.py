@@ -14,9 +14,10 @@ import scipy.io
 import torch
 
 from scigpt.data.batches import collate
-from scigpt.data.corpus import Corpus, verify
+from scigpt.data.corpus import Corpus
 from scigpt.data.normalize import Scales, normalize
 from scigpt.data.sample import Sample
+from scigpt.data.verify import verify
 from scigpt.data_prep.convert import convert
 from scigpt.data_prep.inspect import format_report, inspect, reader
 from scigpt.data_prep.pde.poisson import solve
