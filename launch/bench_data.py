@@ -164,7 +164,7 @@ def of_simulators(sources: Sequence[Source], trajectories: int) -> dict[str, Any
         refs = source.plan().refs[:trajectories]
         next(iter(source.samples(refs[:1])))
         began = time.process_time()
-        samples = list(source.samples(refs))
+        samples = [s for s in source.samples(refs) if s is not None]
         seconds = (time.process_time() - began) / len(samples)
         windows = sum(1 if s.steady else len(s.time) // min(length, len(s.time)) for s in samples) / len(samples)
         rates.append(

@@ -10,7 +10,9 @@ import typer
 from typer.core import TyperCommand
 
 from scigpt.errors import UserError
-from scigpt.launch.output import Json, show, table
+from scigpt.launch.fetch import fetch
+from scigpt.launch.output import Json, show, si, table
+from scigpt.launch.recipes import is_recipe, load_recipe
 
 if TYPE_CHECKING:
     from scigpt.data_prep.source import Source
@@ -23,6 +25,11 @@ Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes; the b
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options of the source; `scigpt data sources --json` lists them.")
 ]
+Inputs = Annotated[list[Path] | None, typer.Option("--input", metavar="PATH...", help="Files or stores to read.")]
+Dask = Annotated[
+    str | None, typer.Option("--dask", metavar="ADDRESS", help="Write shards on a Dask cluster: tcp://HOST:PORT or its scheduler file.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be made: windows, shards, size, time, licence, disk.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A corpus.")]
 
 
@@ -80,15 +87,16 @@ def make(
     words: Words = None,
     name: Name = None,
     workers: Workers = 1,
+    dask: Dask = None,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Simulate an equation into a corpus. Interrupted, the same command goes on where it was."""
-    from scigpt.data_prep.convert import convert
     from scigpt.data_prep.pde import EQUATIONS
     from scigpt.data_prep.source import parse_options
 
     source = choose(EQUATIONS, equation, "equation")
-    _report(convert(source((), parse_options(source.Options, words or [])), out, name, workers), json)
+    _convert(source((), parse_options(source.Options, words or [])), out, name, workers, dask, dry_run, None, json)
 
 
 class _ManyInputs(TyperCommand):
@@ -109,53 +117,120 @@ class _ManyInputs(TyperCommand):
 
 @app.command(cls=_ManyInputs, epilog="Example: scigpt data prepare cmip6 --input tas_2000.nc tas_2001.nc --out corpora/tas")
 def prepare(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A name that `scigpt data sources` lists; it comes before --input.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A name that `scigpt data sources` lists, or a recipe (YAML); it comes before --input.")
+    ],
     out: Out,
     words: Words = None,
-    inputs: Annotated[list[Path] | None, typer.Option("--input", metavar="PATH...", help="Files or stores to read.")] = None,
+    inputs: Inputs = None,
     name: Name = None,
     workers: Workers = 1,
+    dask: Dask = None,
     map_file: Annotated[str | None, typer.Option("--map", metavar="MAP", help="The map of your own data (source `generic`).")] = None,
     accept_licence: Annotated[str | None, typer.Option(metavar="ID", help="Accept the licence of the data; recorded.")] = None,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Convert public data into a corpus. Interrupted, the same command goes on where it was."""
-    from scigpt.data_prep.convert import convert
     from scigpt.data_prep.source import parse_options
     from scigpt.data_prep.sources import SOURCES
 
+    words = [*(words or []), *([] if map_file is None else [f"map={map_file}"])]
+    if is_recipe(source):
+        recipe = load_recipe(source)
+        source, words = recipe.source, [*recipe.options, *words]
     chosen = choose(SOURCES, source, "source")
     licence = chosen.describe().licence
     if accept_licence not in (None, licence):
         raise UserError(f"--accept-licence {accept_licence}: the licence of {source} is {licence!r}; name that one")
-    words = [*(words or []), *([] if map_file is None else [f"map={map_file}"])]
     made = chosen([_existing(p) for p in inputs or ()], parse_options(chosen.Options, words))
-    _report(convert(made, out, name, workers, accepted_licence=accept_licence), json)
+    _convert(made, out, name, workers, dask, dry_run, accept_licence, json)
+
+
+app.command(epilog="Example: scigpt data fetch configs/data/era5.yaml --out raw/era5")(fetch)
 
 
 @app.command(epilog="Example: scigpt data verify corpora/ns")
-def verify(folder: Folder, json: Json = False) -> None:
-    """Check every byte of a corpus; exit code 2 and a list by file and place if something is wrong."""
-    from scigpt.data.corpus import verify as check
+def verify(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Corpora.")], json: Json = False) -> None:
+    """Check every byte of corpora, and that none trains on what another is tested on; exit code 2 and a list if something is wrong."""
+    from scigpt.data.corpus import Corpus
+    from scigpt.data.duplicates import describe, duplicates
+    from scigpt.data.verify import verify as check
 
-    problems = check(folder)
+    problems = [problem for folder in folders for problem in check(folder)]
+    notes: list[str] = []
+    if not problems:
+        found = duplicates([Corpus.open(folder) for folder in folders])
+        problems = [describe(d) for d in found if d.leak]
+        notes = [describe(d) for d in found if not d.leak]
     if json:
-        show({"corpus": str(folder), "ok": not problems, "problems": problems}, True, str)
+        show(
+            {
+                "corpus": str(folders[0]) if len(folders) == 1 else [str(f) for f in folders],
+                "ok": not problems,
+                "problems": problems,
+                "notes": notes,
+            },
+            True,
+            str,
+        )
     for problem in problems:
         typer.echo(f"scigpt: {problem}", err=True)
     if problems:
         raise typer.Exit(2)
     if not json:
-        typer.echo(f"{folder}: every file is whole")
+        for note in notes:
+            typer.echo(note)
+        typer.echo(f"{', '.join(map(str, folders))}: every file is whole")
 
 
-@app.command(epilog="Example: scigpt data card corpora/ns")
-def card(folder: Folder, json: Json = False) -> None:
+@app.command(cls=_ManyInputs, epilog="Example: scigpt data repair corpora/era5 --input raw/era5.zarr")
+def repair(folder: Folder, inputs: Inputs = None, workers: Workers = 1, json: Json = False) -> None:
+    """Make again what is broken in a corpus, from its recipe and its inputs; what is whole stays untouched."""
+    from scigpt.data_prep.repair import repair as mend
+
+    done = mend(folder, [_existing(p) for p in inputs or ()], workers, not json)
+    show({"corpus": str(folder), "done": done}, json, lambda d: "\n".join(d["done"]) or f"{folder}: every file is whole")
+
+
+@app.command(epilog="Example: scigpt data card corpora/ns --html ns.html")
+def card(
+    folder: Folder,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with histograms, gaps, pictures.")] = None,
+    json: Json = False,
+) -> None:
     """Print the card of a corpus; with --json a summary of its manifest."""
     from scigpt.data.corpus import CARD, Corpus
 
     corpus = Corpus.open(folder)
+    if html is not None:
+        from scigpt.data_prep.gallery import page
+
+        page(corpus, html)
+        show(_summary(corpus) | {"html": str(html)}, json, lambda _: f"{html}: written")
+        return
     show(_summary(corpus), json, lambda _: (folder / CARD).read_text(encoding="utf-8").rstrip())
+
+
+def _convert(
+    source: Source, out: Path, name: str | None, workers: int, dask: str | None, dry_run: bool, licence: str | None, json: bool
+) -> None:
+    from scigpt.data_prep.convert import convert, outline
+
+    if dry_run:
+        show(outline(source, out, workers), json, _outline)
+    else:
+        _report(convert(source, out, name, workers, accepted_licence=licence, cluster=dask), json)
+
+
+def _outline(d: dict[str, Any]) -> str:
+    lines = [f"{d['source']}: {d['samples']} samples in {d['shards']} shards, about {si(d['bytes'])}B, about {d['seconds']:.0f} s"]
+    lines += [f"  {name}: {s['samples']} samples in {s['shards']} shards" for name, s in d["splits"].items()]
+    lines.append(f"  disk: {si(d['free_bytes'])}B are free")
+    passed_on = "" if d["redistributable"] else ", not to be redistributed"
+    lines.append(f"  licence: {d['licence']}{passed_on}; use: {d['use']}")
+    lines += [f"  {note}" for note in d["notes"]]
+    return "\n".join([*lines, "nothing was written"])
 
 
 def _draft(files: list[Path], out: str, json: bool) -> None:

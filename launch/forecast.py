@@ -144,7 +144,7 @@ def _dataset(path: Path, domains: Sequence[Domain], domain: str | None) -> xr.Da
     import xarray as xr
 
     from scigpt.data_prep.files import kind
-    from scigpt.data_prep.opening import one_sentence, open_datasets
+    from scigpt.data_prep.formats.opening import one_sentence, open_datasets
     from scigpt.export.datasets import choose
 
     if path.is_dir() and kind(path) == "other":

@@ -81,7 +81,7 @@ def test_card_prints_the_card_or_the_manifest(scigpt: Any, corpus: Path) -> None
 
 def test_verify_leaves_with_2_and_names_file_and_place(scigpt: Any, corpus: Path) -> None:
     assert scigpt("data", "verify", corpus) == (0, f"{corpus}: every file is whole\n", "")
-    assert json.loads(scigpt("data", "verify", corpus, "--json")[1]) == {"corpus": str(corpus), "ok": True, "problems": []}
+    assert json.loads(scigpt("data", "verify", corpus, "--json")[1]) == {"corpus": str(corpus), "ok": True, "problems": [], "notes": []}
     shard = corpus / "train-000000.tar"
     damaged = bytearray(shard.read_bytes())
     damaged[700] ^= 1
