@@ -15,6 +15,7 @@ from scigpt.data.corpus import Corpus
 from scigpt.data.sample import Sample
 from scigpt.data.verify import verify
 from scigpt.data_prep.convert import convert, outline
+from scigpt.data_prep.formats.lazy import lazy
 from scigpt.data_prep.sources.era5 import Era5
 from scigpt.errors import UserError
 
@@ -162,6 +163,35 @@ def test_regridding_keeps_area_means_and_gaps(tmp_path: Path) -> None:
         read(tmp_path / "a.nc", regrid=5.0)
     with pytest.raises(UserError, match="do not go together"):
         read(tmp_path / "a.nc", regrid=30.0, tile="2")
+
+
+def test_of_a_huge_grid_only_what_a_piece_needs_is_read(tmp_path: Path) -> None:
+    rows, columns, asked = 8075, 7814, []  # as Daymet: the coordinates alone take a gigabyte
+
+    def read_part(window: tuple[slice, ...]) -> np.ndarray:
+        shape = tuple(s.stop - s.start for s in window)
+        asked.append(int(np.prod(shape)))
+        j, i = np.mgrid[window[-2], window[-1]]
+        return np.broadcast_to((20 + 5e-3 * j + 1e-3 * i).astype(np.float32), shape)
+
+    class Wide(Era5):
+        def open(self, path: Path) -> list[xr.Dataset]:
+            degrees = {"latitude": "degrees_north", "longitude": "degrees_east"}
+            places = {
+                n: lazy(("y", "x"), (rows, columns), np.float64, read_part, {"standard_name": n, "units": u}) for n, u in degrees.items()
+            }
+            time = np.datetime64("2001-01-01", "ns") + np.arange(365) * np.timedelta64(1, "D")
+            t2m = lazy(("time", "y", "x"), (365, rows, columns), np.float32, read_part, {"units": "degC"})
+            return [xr.Dataset({"t2m": t2m}, {"time": xr.Variable("time", time, {"standard_name": "time"}), **places})]
+
+    (tmp_path / "a.nc").write_bytes(b"x")
+    source = Wide([tmp_path / "a.nc"], Era5.Options(tile="256", frames_per_sample=30))
+    refs = source.plan().refs
+    assert len(refs) == 31 * 30 * 14  # 10 of train, 2 of each other
+    sample = next(iter(source.samples(refs[5000:5001])))
+    assert sample is not None
+    assert sample.values.shape[2:] == (1, 256, 256)
+    assert max(asked) <= 30 * 256 * 256
 
 
 def test_samples_too_large_for_a_worker_are_refused_before_anything_is_read(tmp_path: Path) -> None:
