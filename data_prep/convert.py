@@ -21,11 +21,11 @@ import scigpt
 from scigpt.data.card import card
 from scigpt.data.corpus import CARD, MANIFEST, SCHEMA_VERSION, STATS, Corpus, manifest_bytes
 from scigpt.data.duplicates import describe, duplicates
-from scigpt.data.files import dump_json, load_json, sync_folder, write_bytes
+from scigpt.data.files import DiskFull, dump_json, load_json, sync_folder, write_bytes
 from scigpt.data.gaps import Gaps
 from scigpt.data.shard import ShardRecord, index_path
 from scigpt.data.statistics import Statistics
-from scigpt.data_prep.pools import run_tasks
+from scigpt.data_prep.pools import Unfinished, run_tasks
 from scigpt.data_prep.shard_task import ShardTask, same_shape
 from scigpt.data_prep.source import Plan, Source
 from scigpt.errors import UserError
@@ -77,33 +77,51 @@ def convert(
     for note in plan.notes:
         _log.info("%s: %s", source.name, note)
     partial = out.parent / f".{out.name}.partial"
+    made = [folder for folder in partial.parents if not folder.exists()]
     with locked(partial):
-        begun = partial / "recipe.json"
-        if begun.is_file() and begun.read_bytes() != dump_json(recipe):
-            _empty(partial)
-        write_bytes(begun, dump_json(recipe))
-        tasks = shard_tasks(source, plan, partial, shard_bytes, recipe["fingerprint"])
-        try:
-            run_tasks(tasks, plan, workers, progress, cluster)
-        except UserError:
-            if not any(task.result() for task in tasks):
-                shutil.rmtree(partial)
-            raise
-        finally:
-            for file in partial.glob("*.tmp"):
-                file.unlink()
-        try:
-            manifest = _finish(source, plan, recipe, partial, tasks)
-        except UserError:  # the input as a whole is refused: nothing here is of use to another call
-            shutil.rmtree(partial)
-            raise
-        kept = {MANIFEST, STATS, CARD} | {f for s in manifest["shards"] for f in (s["file"], index_path(Path(s["file"])).name)}
+        if not _is_whole(partial, recipe):
+            begun = partial / "recipe.json"
+            if begun.is_file() and begun.read_bytes() != dump_json(recipe):
+                _empty(partial)
+            write_bytes(begun, dump_json(recipe))
+            tasks = shard_tasks(source, plan, partial, shard_bytes, recipe["fingerprint"])
+            try:
+                run_tasks(tasks, plan, workers, progress, cluster)
+                _finish(source, plan, recipe, partial, tasks)
+            except (DiskFull, Unfinished):
+                if not any(task.result() for task in tasks):
+                    _discard(partial, made)
+                raise
+            except UserError:  # the input is refused: nothing here is of use to another call
+                _discard(partial, made)
+                raise
+            finally:
+                for file in partial.glob("*.tmp"):
+                    file.unlink()
+        shards = Corpus.open(partial).manifest["shards"]
+        kept = {MANIFEST, STATS, CARD} | {f for s in shards for f in (s["file"], index_path(Path(s["file"])).name)}
         for file in partial.iterdir():
             if file.name not in kept:
                 file.unlink()
         os.replace(partial, out)
         sync_folder(out.parent)
     return out
+
+
+def _is_whole(partial: Path, recipe: dict[str, Any]) -> bool:
+    """Whether all was written by a call that ended before the folder had its name."""
+    try:
+        return (partial / MANIFEST).is_file() and Corpus.open(partial).manifest["recipe"]["fingerprint"] == recipe["fingerprint"]
+    except UserError:
+        return False
+
+
+def _discard(partial: Path, made: Sequence[Path]) -> None:
+    """Remove the working folder, and the parents that were made for it."""
+    shutil.rmtree(partial)
+    for folder in made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _check_plan(source: Source, plan: Plan) -> None:
@@ -235,7 +253,7 @@ def _finish(source: Source, plan: Plan, recipe: dict[str, Any], folder: Path, ta
                 "description": split.description,
                 "samples": sum(r.samples for r in records if r.split == split.name),
                 "frames": sum(r.frames for r in records if r.split == split.name),
-                **_gaps(results, split.name).summary(shape["calendar"], stats.step, layout["steady"]),
+                **_gaps(results, split.name).summary(shape["calendar"], stats.step, layout["steady"], source.hole),
             }
             for split in plan.splits
             if any(r.split == split.name for r in records)

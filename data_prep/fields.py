@@ -22,6 +22,10 @@ from scigpt.errors import UserError
 MEMBER_DIMS = ("number", "member", "member_id", "realization", "ensemble", "ensemble_member")
 
 
+class Nowhere(UserError):
+    """Cells of which none has a known place."""
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """Horizontal grid: 1-D latitude (Y,) and longitude (X,), or both 2-D (Y, X); `known` is False where a coordinate is missing."""
@@ -106,14 +110,15 @@ class Field:
     def place(self) -> str:
         return f"{self.path.name}, variable {self.name}"
 
-    def at(self, levels: Sequence[float]) -> Field:
-        """With these of its levels only, in the order of the file; a field without levels as it is.
+    def at(self, levels: Sequence[float]) -> Field | None:
+        """With these of its levels only, in the order of the file; a field without levels as it is, one on another single level not at all.
 
         Raises:
             UserError: a level that it has not.
         """
         if self.level_dim is None:
-            return self
+            only = self.levels[0]
+            return self if only is None or np.isclose(levels, only.value).any() else None
         own = [level.value for level in self.levels if level is not None]
         if missing := [v for v in levels if not np.isclose(own, v).any()]:
             raise UserError(f"{self.place} has no level {missing[0]:g}; it has {', '.join(f'{v:g}' for v in own)}")
@@ -158,11 +163,16 @@ def decode(raw: np.ndarray, attrs: Mapping[str, Any], exact: bool = False) -> np
     values = raw.astype(np.float64 if packed or exact else raw.dtype.newbyteorder("="), copy=False)
     missing = np.zeros((), bool)
     for fill in np.ravel([*np.ravel(attrs.get("_FillValue", [])), *np.ravel(attrs.get("missing_value", []))]):
-        if np.isfinite(fill):
+        if np.isfinite(fill) and (raw.dtype.kind not in "iu" or _held(fill, raw.dtype)):
             missing = missing | (raw == np.asarray(fill).astype(raw.dtype))
     if packed:
         values = values * scale + offset
     return np.where(missing, values.dtype.type(np.nan), values) if missing.any() else values
+
+
+def _held(number: Any, dtype: np.dtype) -> bool:
+    """Whether a type of whole numbers can hold it; a fill of another type marks nothing."""
+    return float(number).is_integer() and np.iinfo(dtype).min <= number <= np.iinfo(dtype).max
 
 
 def _beside(dataset: xr.Dataset, name: str) -> dict[str, xr.Variable]:
@@ -202,7 +212,7 @@ def make_grid(latitude: np.ndarray, longitude: np.ndarray, where: str) -> Grid:
     else:
         known = np.isfinite(latitude) & bool(np.isfinite(longitude).all())
     if not known.any() or (latitude.ndim == 1 and not known.all()):
-        raise UserError(f"{where}: latitude or longitude holds values that are not finite; expected degrees")
+        raise Nowhere(f"{where}: latitude or longitude holds values that are not finite; expected degrees")
     if latitude.ndim == 1:
         known = np.ones((latitude.size, longitude.size), bool)
     return Grid(latitude, longitude, known, boundary(latitude, longitude))

@@ -24,7 +24,7 @@ from scigpt.data_prep.blocks import SPLITS, pieces, shares, time_blocks
 from scigpt.data_prep.datamap import DataMap, load_map
 from scigpt.data_prep.files import kind, locate, sha256
 from scigpt.data_prep.formats.opening import open_datasets
-from scigpt.data_prep.gridded import MAX_SAMPLE_BYTES
+from scigpt.data_prep.gridded import SAMPLE_BYTES
 from scigpt.data_prep.sniff import is_table
 from scigpt.data_prep.source import Description, Plan, SampleRef, Source, Split
 from scigpt.data_prep.suggest import nearest
@@ -108,7 +108,7 @@ class Generic(Source):
             refs: dict[str, list[SampleRef]] = {}
             dropped = 0
             for index, ((number, inside, track), own) in enumerate(zip(found, parts, strict=True)):
-                size = min(self.options.frames_per_sample, max(4, MAX_SAMPLE_BYTES // track.frame_bytes))
+                size = min(self.options.frames_per_sample, max(4, SAMPLE_BYTES // track.frame_bytes))
                 slug = re.sub(r"[^a-z0-9]+", "-", track.place.lower()).strip("-")[:60] or "record"
                 for name, low, high in own:
                     for start, stop in pieces(low, high, size):

@@ -20,8 +20,8 @@ import xarray as xr
 from scigpt.data.sample import Origin, Sample, SourceFile, Time
 from scigpt.data.variables import QUANTITIES, WATER_DEPTH, Quantity
 from scigpt.data_prep import embedded
-from scigpt.data_prep.blocks import pieces, shares, time_blocks
-from scigpt.data_prep.fields import Field, make_field
+from scigpt.data_prep.blocks import MIN_FRAMES, pieces, shares, time_blocks
+from scigpt.data_prep.fields import Field, Nowhere, make_field
 from scigpt.data_prep.files import fingerprints, locate, members
 from scigpt.data_prep.formats.opening import one_sentence, open_datasets
 from scigpt.data_prep.records import Record, make_record, period_frames
@@ -30,10 +30,10 @@ from scigpt.data_prep.source import Plan, SampleRef, Source, Split
 from scigpt.data_prep.suggest import nearest
 from scigpt.errors import UserError
 
-MAX_SAMPLE_BYTES = 32 << 20
-MAX_FRAMES_BYTES = 256 << 20
-"""`MIN_SAMPLE_FRAMES` frames may take this much, so that a worker stays below 2 GiB."""
+SAMPLE_BYTES = 32 << 20
 MIN_SAMPLE_FRAMES = 4
+MAX_SAMPLE_BYTES = 256 << 20
+"""What so many frames and their coordinates may take where they are larger than `SAMPLE_BYTES`, so that a worker stays below 2 GiB."""
 
 
 Window = tuple[int, int, int, int]
@@ -83,8 +83,6 @@ class GriddedSource(Source):
     """Names in the files that mean something else in this source than in the registry."""
     one_grid: ClassVar[bool] = True
     """Whether all records lie on one grid; those of a product cut into tiles do not."""
-    hole: ClassVar[float] = 1.5
-    """A step of so many median steps is a hole in time, at which samples are cut."""
 
     options: GriddedOptions
     _kept: ExitStack | None = None
@@ -137,14 +135,15 @@ class GriddedSource(Source):
                 files = [[p.name, digests[p]] for p in record.files]
                 slug = re.sub(r"[^a-z0-9]+", "-", record.name.lower()).strip("-")[:60] or "record"
                 for window in windows[index]:
-                    frame_bytes = 4 * len(record.variables) * (math.prod(record.shape) if window is None else window[2] * window[3])
-                    size = self._frames(frame_bytes, record)
+                    cells = math.prod(record.shape) if window is None else window[2] * window[3]
+                    frame_bytes, beside = 4 * len(record.variables) * cells, 16 * cells if record.curvilinear else 0
+                    size = self._frames(frame_bytes, beside, record)
                     corner = "" if window is None else f"-{window[0]:05d}-{window[1]:05d}"
                     for name, start, stop in self._pieces(record, limits.get((index, window), []), size):
                         for member in record.members:
                             spec = {"record": index, "member": member, "start": start, "stop": stop, "files": files, "window": window}
                             key = f"{slug}-{index:02d}-{member or 0:03d}-{start:08d}{corner}"
-                            largest = max(largest, (stop - start) * frame_bytes)
+                            largest = max(largest, (stop - start) * frame_bytes + beside)
                             found.setdefault(name, []).append(SampleRef(key, name, spec))
             used = [s for s in splits if s in found]
         return Plan(
@@ -186,8 +185,14 @@ class GriddedSource(Source):
                     y, x, rows, columns = spec["window"]
                     place, window = f"{place} row {y} column {x}".strip(), (slice(y, y + rows), slice(x, x + columns))
                 origin = replace(record.origin, files=files, place=place)
-                with one_sentence(record.files[0]):  # coordinates are read where they are asked for
-                    sample = record.read(spec["start"], spec["stop"], spec["member"], origin, window)
+                try:
+                    with one_sentence(record.files[0]):  # coordinates are read where they are asked for
+                        sample = record.read(spec["start"], spec["stop"], spec["member"], origin, window)
+                except Nowhere:
+                    if window is None:
+                        raise
+                    yield None
+                    continue
                 shares = [sample.valid[:, c].mean() for c, v in enumerate(record.variables) if v.predicted]
                 if window is None and not any(shares):
                     raise UserError(record.nothing_valid(spec["start"], spec["stop"]))
@@ -196,16 +201,16 @@ class GriddedSource(Source):
 
     # its parts
 
-    def _frames(self, frame_bytes: int, record: Record) -> int:
-        """Frames of a sample."""
-        least = min(MIN_SAMPLE_FRAMES, len(record.time))
-        if least * frame_bytes > MAX_FRAMES_BYTES:
+    def _frames(self, frame_bytes: int, beside: int, record: Record) -> int:
+        """Frames of a sample, beside its coordinates."""
+        least = min(MIN_SAMPLE_FRAMES, len(record.time), self.options.frames_per_sample)
+        if (needed := least * frame_bytes + beside) > MAX_SAMPLE_BYTES:
             rows, columns = record.shape
             raise UserError(
                 f"{record.files[0].name}: {least} frames of {len(record.variables)} channels on {rows} x {columns} cells take "
-                f"{least * frame_bytes / 1e9:.2g} GB, more than a worker may; choose variables= or levels=, or cut the grid with tile=256"
+                f"{needed / 1e9:.2g} GB, more than a worker may; choose variables= or levels=, or cut the grid with tile=256"
             )
-        return min(self.options.frames_per_sample, max(MIN_SAMPLE_FRAMES, MAX_SAMPLE_BYTES // frame_bytes))
+        return min(self.options.frames_per_sample, max(MIN_SAMPLE_FRAMES, SAMPLE_BYTES // frame_bytes))
 
     def _windows(self, record: Record, notes: list[str]) -> list[Window | None]:
         """Pieces of the grid, row by row."""
@@ -249,8 +254,11 @@ class GriddedSource(Source):
         if (name := self.options.split) is not None:
             splits[name] = Split(name, "out" if name == "ood" else "in")
             return {key: [(name, seconds[0], seconds[-1])] for key in every}
+        if self.options.gap < 0:
+            raise UserError(f"gap={self.options.gap} must be a number of frames, or of places of split_by=tile, 0 or more")
         if self.options.split_by == "time":
             blocks = time_blocks(seconds.size, self.options.splits, self.options.gap)
+            blocks = _apart(seconds, blocks, self.options.gap * _usual_step(records))
             if len(blocks) < sum(f > 0 for f in self.options.splits):
                 notes.append(f"{seconds.size} frames are too few to be split; all go to train")
             return {key: [(name, seconds[a], seconds[b - 1]) for name, a, b in blocks] for key in every}
@@ -272,6 +280,7 @@ class GriddedSource(Source):
         with ExitStack() as stack:
             records = self._open(self.inputs, stack, notes)
             ood = [] if self.options.ood_input is None else self._open((Path(self.options.ood_input),), stack, notes)
+            records, ood = ([r.arranged(records[0].variables) for r in group] for group in (records, ood))
             for record in [*records, *ood]:
                 if record.variables != records[0].variables:
                     a, b = (", ".join(v.key for v in r.variables) for r in (record, records[0]))
@@ -307,7 +316,8 @@ class GriddedSource(Source):
         notes.extend(f"left out: {reason}" for reason in _grouped(skipped))
         made = [make_record(name or fields[0].path.stem, fields, origins[name], notes) for name, fields in groups.items() if fields]
         if (degrees := self.options.regrid) is not None:
-            made = [replace(r, regridder=Regridder(r.lattice.whole, degrees, r.files[0].name)) for r in made]
+            share = self.max_out_of_bounds
+            made = [replace(r, regridder=Regridder(r.lattice.whole, degrees, r.files[0].name, self.bounds, share)) for r in made]
         return [self.finished(record) for record in made]
 
     def quantity(self, name: str, attrs: Mapping[str, Any]) -> Quantity | None:
@@ -360,13 +370,30 @@ class GriddedSource(Source):
                 if quantity is None
                 else make_field(path, dataset, name, quantity, self.file_unit, times)
             )
+            if isinstance(found, Field) and self.options.levels is not None:
+                found = found.at(self.options.levels) or f"its level is not among levels={','.join(f'{v:g}' for v in self.options.levels)}"
             if isinstance(found, Field):
-                fields.append(found if self.options.levels is None else found.at(self.options.levels))
-            elif wanted is not None:
+                fields.append(found)
+            elif wanted is not None and self.options.levels is None:
                 raise UserError(f"{path.name}: variable {name} cannot be used: {found}")
             else:
                 skipped[name] = found
         return fields
+
+
+def _usual_step(records: Sequence[Record]) -> float:
+    """Median seconds between the frames of one place."""
+    steps = np.concatenate([np.diff(r.time.seconds) for r in records])
+    return float(np.median(steps)) if steps.size else 0.0
+
+
+def _apart(seconds: np.ndarray, blocks: list[tuple[str, int, int]], gap: float) -> list[tuple[str, int, int]]:
+    """The blocks with so many seconds between them too: places have instants of their own, and many of them are one overpass."""
+    moved = blocks[:1]
+    for name, start, stop in blocks[1:]:
+        after = int(np.searchsorted(seconds, seconds[moved[-1][2] - 1] + gap, "right"))
+        moved.append((name, max(start, after), stop))
+    return moved if all(stop - start >= MIN_FRAMES for _, start, stop in moved) else [("train", 0, seconds.size)]
 
 
 def _place(records: Sequence[Record], index: int, window: Window | None) -> str | int:

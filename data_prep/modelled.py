@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -60,6 +61,13 @@ class ModelledSource(GriddedSource):
         return 0.0
 
     # GriddedSource
+
+    @contextmanager
+    def records(self, notes: list[str]) -> Iterator[tuple[list[Record], list[Record]]]:
+        self._static.clear()
+        self._moving.clear()
+        with super().records(notes) as found:
+            yield found
 
     def open(self, path: Path) -> list[xr.Dataset]:
         result = []

@@ -22,6 +22,11 @@ from scigpt.data_prep.shard_task import ShardTask
 from scigpt.data_prep.source import Plan, Source
 from scigpt.errors import UserError
 
+
+class Unfinished(UserError):
+    """Work that ended before its time, through no fault of the input; what is finished stays for the next call."""
+
+
 _ONE_AT_A_TIME = threading.Lock()
 _OPEN = contextlib.ExitStack()
 
@@ -37,7 +42,8 @@ def run_tasks(tasks: Sequence[ShardTask], plan: Plan, workers: int = 1, progress
 
     Raises:
         DiskFull: too little room.
-        UserError: what a task refuses; a worker that dies; a cluster that cannot be reached.
+        Unfinished: a worker that dies, or a cluster that cannot be reached.
+        UserError: what a task refuses.
     """
     todo = [task for task in tasks if task.result() is None]
     if not todo:
@@ -70,7 +76,7 @@ def _in_processes(todo: Sequence[ShardTask], workers: int, update: Callable[[int
                 future.result()
                 update(len(futures[future].refs))
         except BrokenProcessPool:
-            raise UserError(
+            raise Unfinished(
                 f"a worker process died while it made {todo[0].source.name} samples (out of memory?); run the same command again with "
                 f"fewer --workers, it keeps what is finished"
             ) from None
@@ -113,13 +119,13 @@ def _on_cluster(todo: Sequence[ShardTask], cluster: str, update: Callable[[int],
     try:
         import distributed
     except ImportError:
-        raise UserError("--dask needs distributed, which is not installed; run: pip install 'scigpt[dask]'") from None
+        raise Unfinished("--dask needs distributed, which is not installed; run: pip install 'scigpt[dask]'") from None
     try:
         where = {"address": cluster} if "://" in cluster else {"scheduler_file": cluster}
         client = distributed.Client(**where, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         detail = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"no Dask scheduler answers at {cluster} ({detail}); start one, or leave --dask out") from None
+        raise Unfinished(f"no Dask scheduler answers at {cluster} ({detail}); start one, or leave --dask out") from None
     with client:
         futures = {client.submit(_alone, task, key=f"scigpt-{task.fingerprint[:12]}-{task.file.stem}", pure=False): task for task in todo}
         try:
@@ -130,12 +136,12 @@ def _on_cluster(todo: Sequence[ShardTask], cluster: str, update: Callable[[int],
                     raise problem
                 if problem is not None:
                     detail = " ".join(str(problem).split())[:160]
-                    raise UserError(
+                    raise Unfinished(
                         f"a worker of the Dask cluster failed at {task.file.name} ({type(problem).__name__}: {detail}); run the same "
                         f"command again, it keeps what is finished"
                     )
                 if task.result() is None:
-                    raise UserError(f"{task.file.parent}: a Dask worker wrote its shard elsewhere; choose an --out that all workers see")
+                    raise Unfinished(f"{task.file.parent}: a Dask worker wrote its shard elsewhere; choose an --out that all workers see")
                 update(len(task.refs))
         finally:
             client.cancel(list(futures), force=True)

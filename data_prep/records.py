@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from scigpt.data_prep.regrid import Regridder
 from scigpt.errors import UserError
 
 STATIC = ("surface_altitude", "land_area_fraction", "sea_area_fraction", "sea_floor_depth", "cell_area")
+READ_BYTES = 64 << 20
 FORCING = ("toa_incident_solar_radiation", "day_length")
 
 
@@ -55,6 +57,10 @@ class Record:
     def shape(self) -> tuple[int, int]:
         return self.lattice.shape if self.regridder is None else self.regridder.grid.shape
 
+    @property
+    def curvilinear(self) -> bool:
+        return self.regridder is None and self.lattice.latitude.ndim == 2
+
     def segments(self, hole: float = 1.5) -> list[tuple[int, int]]:
         """Ranges of frames without a hole: a step of so many median steps. Months and years of unequal length are not holes."""
         steps = np.diff(self.time.seconds)
@@ -73,18 +79,24 @@ class Record:
             upto = channel + len(series.channels)
             piece, position = series.piece[start:stop], series.position[start:stop]
             for number in np.unique(piece):
-                here = piece == number
-                found = series.fields[number].read(position[here], member, y, x)
-                if self.regridder is not None:
-                    found = self.regridder(found)
-                values[slice(None) if here.all() else here, channel:upto, 0] = found
+                field, here = series.fields[number], np.flatnonzero(piece == number)
+                # some frames at a time, because decoding and regridding take several times their memory
+                cells = self.lattice.shape if window is None else grid.shape
+                each = max(1, READ_BYTES // (4 * len(series.channels) * math.prod(cells)))
+                for some in (here[i : i + each] for i in range(0, here.size, each)):
+                    found = field.read(position[some], member, y, x)
+                    if self.regridder is not None:
+                        found = self.regridder(found, series.channels)
+                    values[slice(some[0], some[-1] + 1) if some[-1] - some[0] + 1 == some.size else some, channel:upto, 0] = found
             channel = upto
         valid = np.isfinite(values)
         if not grid.known.all():
             valid &= grid.known
         if not valid.all():
             values[~valid] = 0.0
-        return Sample(values, valid, variables, self.time[start:stop], origin, "sphere", grid.boundary, grid.coordinates())
+        cut = {a: ("open", "open") for a, n, whole in zip("yx", grid.shape, self.shape, strict=True) if n < whole}
+        boundary = replace(grid.boundary, **cut)  # type: ignore[arg-type]
+        return Sample(values, valid, variables, self.time[start:stop], origin, "sphere", boundary, grid.coordinates())
 
     def nothing_valid(self, start: int, stop: int) -> str:
         """The sentence about frames of which nothing is valid."""
@@ -92,6 +104,13 @@ class Record:
         names = ", ".join(sorted({v.name for v in self.variables if v.predicted}))
         files = ", ".join(sorted({f.path.name for s in self.series for f in s.fields}))
         return f"{files}: {names} has no valid value at all from {label[0]} to {label[-1]}; leave that time out with period="
+
+    def arranged(self, variables: Sequence[Variable]) -> Record:
+        """With its variables in this order, if they are the same ones; else as it is."""
+        place = {v: i for i, v in enumerate(variables)}
+        if any(v not in place for v in self.variables):
+            return self
+        return replace(self, series=tuple(sorted(self.series, key=lambda s: place[s.channels[0]])))
 
 
 def _key(seconds: np.ndarray) -> np.ndarray:
@@ -125,6 +144,9 @@ def make_record(name: str, fields: Sequence[Field], origin: Origin, notes: list[
     common: np.ndarray | None = None
     times: dict[tuple[Any, ...], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     for key, group in groups.items():
+        if len({f.time is None for f in group}) > 1:
+            lacking, other = (next(f for f in group if (f.time is None) is none) for none in (True, False))
+            raise UserError(f"{lacking.place} has no time and {other.place} has; expected one for each, leave a file out")
         if group[0].time is None:
             continue
         keys = np.concatenate([_key(f.time.seconds) for f in group if f.time is not None])

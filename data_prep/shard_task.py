@@ -41,7 +41,10 @@ class ShardTask:
         """What `run` wrote, if this shard was finished by the same recipe."""
         if not self.result_file.is_file():
             return None
-        result = load_json(self.result_file, "the result of a shard")
+        try:
+            result = load_json(self.result_file, "the result of a shard")
+        except UserError:  # torn by a fault of the disk
+            return None
         if result["fingerprint"] != self.fingerprint:
             return None
         if (record := result["record"]) is None:  # not one of its samples holds a value

@@ -101,6 +101,8 @@ class Source(ABC):
     Options: ClassVar[type]
     Fetch: ClassVar[type | None] = None
     """Options of `scigpt data fetch`, a frozen dataclass; None for a source that has no public route."""
+    hole: ClassVar[float] = 1.5
+    """A step of so many usual steps is a hole in time; gridded sources cut samples there."""
     max_out_of_bounds: ClassVar[float] = 1e-3
     """Share of values outside their plausible bounds above which the input is refused."""
 

@@ -37,7 +37,7 @@ from scigpt.data_prep.blocks import SPLITS, pieces, shares
 from scigpt.data_prep.files import locate, sha256
 from scigpt.data_prep.formats.hdf5 import contents, is_hdf5, open_hdf5
 from scigpt.data_prep.formats.opening import one_sentence
-from scigpt.data_prep.gridded import MAX_SAMPLE_BYTES
+from scigpt.data_prep.gridded import SAMPLE_BYTES
 from scigpt.data_prep.source import Plan, SampleRef, Source, Split
 from scigpt.data_prep.suggest import nearest
 from scigpt.errors import UserError
@@ -254,7 +254,7 @@ class TrajectorySource(Source):
         largest = 0
         for (where, recording, frames, frame_bytes), own in zip(flat, self._splits([r for _, r, _, _ in flat]), strict=True):
             asked = self.options.frames_per_sample
-            size = frames if recording.steady else max(4, MAX_SAMPLE_BYTES // frame_bytes) if asked is None else asked
+            size = frames if recording.steady else max(4, SAMPLE_BYTES // frame_bytes) if asked is None else asked
             slug = re.sub(r"[^a-z0-9]+", "-", recording.path.stem.lower()).strip("-")[:60]
             largest = max(largest, frame_bytes * min(size, frames))
             for i, split in enumerate(own):

@@ -20,7 +20,7 @@ import xarray as xr
 from scigpt.data.sample import Origin, Sample
 from scigpt.data.variables import QUANTITIES, Quantity
 from scigpt.data_prep.fields import decode
-from scigpt.data_prep.files import fingerprints, kind, locate
+from scigpt.data_prep.files import fingerprints, kind, locate, members
 from scigpt.data_prep.formats.lazy import lazy
 from scigpt.data_prep.formats.opening import glimpse, open_datasets
 from scigpt.data_prep.gridded import GriddedOptions, GriddedSource
@@ -89,7 +89,7 @@ class Daymet(GriddedSource):
     options: DaymetOptions
 
     def __init__(self, inputs: Sequence[Path] = (), options: Any = None) -> None:
-        super().__init__(inputs, options)
+        super().__init__([file for given in inputs for file in (members(Path(given)) if Path(given).is_dir() else [given])], options)
         self._points: dict[str, Point] = {}
         self._daylight: dict[Path, None] = {}
         """Files of dayl that others were multiplied by."""

@@ -59,7 +59,7 @@ class Gaps:
         total, invalid, missing = ({k: v[i] for k, v in data["variables"].items()} for i in range(3))
         return cls(total, invalid, missing, data["empty_frames"], {p: [(a, b) for a, b in s] for p, s in data["spans"].items()})
 
-    def holes(self, step: float | None) -> list[tuple[str, float, float]]:
+    def holes(self, step: float | None, hole: float = HOLE) -> list[tuple[str, float, float]]:
         """Place, last instant before and first after each stretch of time in which samples are missing, the longest first.
 
         Args:
@@ -73,13 +73,13 @@ class Gaps:
         if not jumps:
             return []
         usual = step or float(np.median([a - b for _, b, a in jumps]))
-        return sorted((j for j in jumps if j[2] - j[1] > HOLE * usual), key=lambda j: (j[1] - j[2], j[0], j[1]))
+        return sorted((j for j in jumps if j[2] - j[1] > hole * usual), key=lambda j: (j[1] - j[2], j[0], j[1]))
 
-    def summary(self, calendar: str, step: float | None, steady: bool = False) -> dict[str, Any]:
+    def summary(self, calendar: str, step: float | None, steady: bool = False, hole: float = HOLE) -> dict[str, Any]:
         """What the manifest says: first and last instant (not of steady problems), shares invalid, frames that are missing, and holes (none
         in simulated time)."""
         every = [instant for spans in self.spans.values() for span in spans for instant in span]
-        holes = [] if calendar == "none" else self.holes(step)
+        holes = [] if calendar == "none" else self.holes(step, hole)
         return {
             **({} if steady else _ends("first", min(every), "last", max(every), calendar)),
             "invalid": {key: self.invalid[key] / self.total[key] for key in self.total},

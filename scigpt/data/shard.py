@@ -177,8 +177,7 @@ def _pack(values: np.ndarray, sample: Sample, whole: bool) -> tuple[np.ndarray, 
             yardstick = _rms_increment(field, valid)
         if low < high and (scale / 2 + 2.0**-23 * max(abs(low), abs(high))) * (1 + 1e-6) >= PACKING_ERROR * yardstick:
             # the bound may be missed: what is the error itself?
-            found = _unpack(packed, scale, offset)
-            error = np.abs((found if valid is None else found[valid]).astype(np.float64) - inside).max()
+            error = _error(packed, field, valid, scale, offset)
             if error > 0 and not error < PACKING_ERROR * yardstick:
                 return values, None
         scales.append(scale)
@@ -197,6 +196,15 @@ def _put(packed: np.ndarray, field: np.ndarray, scale: float, offset: float) -> 
         numbers /= scale
         np.rint(numbers, out=numbers)
         np.copyto(target[y, x], numbers, casting="unsafe")
+
+
+def _error(packed: np.ndarray, field: np.ndarray, valid: np.ndarray | None, scale: float, offset: float) -> float:
+    """The largest one, over what is valid."""
+    stored, truth, known, worst = table(packed), table(field), None if valid is None else table(valid), 0.0
+    for part in blocks(*truth.shape):
+        error = np.abs(_unpack(stored[part], scale, offset).astype(np.float64) - truth[part])
+        worst = max(worst, float(np.max(error if known is None else error[known[part]], initial=0.0)))
+    return worst
 
 
 def _rms_increment(field: np.ndarray, valid: np.ndarray | None) -> float:

@@ -198,11 +198,49 @@ def test_a_folder_in_the_way_is_kept(tmp_path: Path) -> None:
     make(toy(), tmp_path / "empty")
 
 
+class Interrupted(ToySource):
+    """Ctrl-C at the sixth sample."""
+
+    def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample]:
+        for sample, ref in zip(super().samples(refs), refs, strict=True):
+            if ref.key == "000005":
+                raise KeyboardInterrupt
+            yield sample
+
+
 def test_what_another_recipe_left_behind_is_not_used(tmp_path: Path) -> None:
-    with pytest.raises(UserError):
-        make(toy(flaw="nan"), tmp_path / "toy")
+    with pytest.raises(KeyboardInterrupt):
+        make(Interrupted(), tmp_path / "toy")
     assert (tmp_path / ".toy.partial" / "train-000000.tar").exists()
     assert contents(make(toy(seed=9), tmp_path / "toy")) == contents(make(toy(seed=9), tmp_path / "whole" / "toy"))
+
+
+def test_a_refused_input_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="NaN"):
+        make(toy(samples=30, flaw="nan"), tmp_path / "new" / "folder" / "toy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_lacks_only_its_name_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = contents(make(toy(), tmp_path / "whole" / "toy"))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", lambda a, b: killed() if Path(b).name == "toy" else os.rename(a, b))
+        with pytest.raises(KeyboardInterrupt):
+            make(toy(), tmp_path / "toy")
+    written = {f.name: f.stat().st_mtime_ns for f in (tmp_path / ".toy.partial").glob("*.tar")}
+    assert contents(make(toy(), tmp_path / "toy")) == whole
+    assert {f.name: f.stat().st_mtime_ns for f in (tmp_path / "toy").glob("*.tar")} == written
+
+
+def test_a_torn_result_is_made_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        make(Interrupted(), tmp_path / "toy")
+    (tmp_path / ".toy.partial" / "train-000000.result.json").write_text('{"fingerp')
+    assert contents(make(toy(), tmp_path / "toy")) == contents(make(toy(), tmp_path / "whole" / "toy"))
 
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:

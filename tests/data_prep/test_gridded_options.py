@@ -95,6 +95,8 @@ def test_places_of_one_split_are_never_in_another(store: Path) -> None:
         rows.setdefault(split, set()).update(sample.coordinates["latitude"].values)
     assert {s: len(r) for s, r in rows.items()} == {"train": 6, "valid": 2, "test": 2}
     assert min(rows["train"]) - max(rows["valid"]) == 30  # a row of 15 degrees lies between
+    with pytest.raises(UserError, match="gap=-1 must be"):
+        read(store, tile="1x24", split_by="tile", gap=-1)
     with pytest.raises(UserError, match=r"split_by=tile: 3 places .* leave none for valid; give more tiles"):
         read(store, tile="4x24", split_by="tile")
 
@@ -213,6 +215,147 @@ def test_samples_too_large_for_a_worker_are_refused_before_anything_is_read(tmp_
         Era5([tmp_path / "a.zarr"], Era5.Options()).plan()
     assert Era5([tmp_path / "a.zarr"], Era5.Options(levels=(500.0,))).plan().refs
     assert Era5([tmp_path / "a.zarr"], Era5.Options(tile="103x160")).plan().refs
+
+
+@pytest.mark.parametrize("west", [-180.0, 60.0, 20.0])
+def test_a_global_map_is_regridded_whole_wherever_it_begins(tmp_path: Path, west: float) -> None:
+    pytest.importorskip("xarray_regrid")
+    dataset = reanalysis(frames=3).drop_vars("t")
+    dataset.to_netcdf(tmp_path / "a.nc", engine="netcdf4")
+    longitude = (dataset.longitude.values - west) % 360 + west
+    moved = dataset.assign_coords(longitude=("longitude", longitude, {"units": "degrees_east"})).sortby("longitude")
+    moved.to_netcdf(tmp_path / "b.nc", engine="netcdf4")
+    one, two = (read(tmp_path / name, regrid=30.0, split="train")[0][1] for name in ("a.nc", "b.nc"))
+    assert one is not None
+    assert two is not None
+    assert two.valid.all()
+    np.testing.assert_array_equal(two.values, one.values)
+
+
+def test_a_region_across_greenwich_is_regridded(tmp_path: Path) -> None:
+    pytest.importorskip("xarray_regrid")
+    dataset = reanalysis(frames=3).drop_vars("t").isel(longitude=[*range(20, 24), *range(5)])
+    dataset.to_netcdf(tmp_path / "a.nc", engine="netcdf4")
+    ((_, sample),) = read(tmp_path / "a.nc", regrid=30.0, split="train")
+    assert sample is not None
+    np.testing.assert_allclose(sample.coordinates["longitude"].values % 360, [315, 345, 15, 45])
+    assert sample.valid.all()
+
+
+def test_what_cannot_be_takes_no_part_in_a_mean(tmp_path: Path) -> None:
+    pytest.importorskip("xarray_regrid")
+    dataset = reanalysis(frames=6).drop_vars("t")
+    dataset.t2m[2, 5, 9] = -999.0  # a mark that nobody declared
+    dataset.to_netcdf(tmp_path / "a.nc", engine="netcdf4")
+    ((_, sample),) = read(tmp_path / "a.nc", regrid=30.0, split="train")
+    assert sample is not None
+    assert sample.valid.all()
+    assert sample.values.min() > 250
+    dataset.t2m[:] -= 273.15
+    dataset.to_netcdf(tmp_path / "b.nc", engine="netcdf4")
+    with pytest.raises(UserError, match=r"b\.nc: .*% of the values of air_temperature lie outside 150 to 350 K"):
+        read(tmp_path / "b.nc", regrid=30.0, split="train")
+
+
+def test_one_overpass_is_not_trained_on_at_one_place_and_tested_at_another(tmp_path: Path) -> None:
+    class Tiles(Era5):
+        one_grid = False
+
+        def record_name(self, dataset: xr.Dataset) -> str:
+            return f"tile {float(dataset.latitude[0]):g}"
+
+    paths = []
+    for n in range(10):  # each 15 seconds after the one before, once a day
+        part = reanalysis(40).drop_vars("t").isel(latitude=slice(n, n + 2))
+        days = np.datetime64("2001-01-01", "ns") + np.arange(40) * np.timedelta64(86400, "s") + n * np.timedelta64(15, "s")
+        paths.append(tmp_path / f"{n}.nc")
+        part.assign_coords(time=days).to_netcdf(paths[-1], engine="netcdf4")
+    source = Tiles(paths, Era5.Options(gap=2, splits=(0.6, 0.2, 0.2)))
+    spans: dict[str, list[float]] = {}
+    refs = source.plan().refs
+    for ref, sample in zip(refs, source.samples(refs), strict=True):
+        assert sample is not None
+        spans.setdefault(ref.split, []).extend(sample.time.seconds)
+    assert min(spans["valid"]) - max(spans["train"]) > 2 * 86400
+    assert min(spans["test"]) - max(spans["valid"]) > 2 * 86400
+
+
+def test_a_time_that_one_file_of_a_variable_lacks_is_told(tmp_path: Path) -> None:
+    for n, day in enumerate(("2001-01-01", "2001-01-11", "2001-01-21")):
+        part = reanalysis(10).drop_vars("t").assign_coords(time=np.datetime64(day, "ns") + np.arange(10) * np.timedelta64(1, "D"))
+        part["sp"] = part.t2m.isel(time=0, drop=True) if n == 1 else part.t2m
+        part["sp"] = (part.sp * 0 + 1e5).assign_attrs(units="Pa")
+        part.to_netcdf(tmp_path / f"{n}.nc", engine="netcdf4")
+    with pytest.raises(UserError, match=r"1\.nc, variable sp has no time and 0\.nc, variable sp has"):
+        Era5([tmp_path / f"{n}.nc" for n in range(3)]).plan()
+
+
+def test_a_fill_that_the_type_cannot_hold_marks_nothing(tmp_path: Path) -> None:
+    import netCDF4
+
+    whole = reanalysis(6).drop_vars("t")
+    whole.to_netcdf(tmp_path / "a.nc", engine="netcdf4", encoding={"t2m": {"dtype": "int16", "scale_factor": 0.01, "add_offset": 280.0}})
+    with netCDF4.Dataset(tmp_path / "a.nc", "a") as file:
+        file["t2m"].missing_value = np.float32(1e20)
+        file["t2m"].set_auto_maskandscale(False)
+        file["t2m"][0, 0, :5] = 0
+    ((_, sample),) = read(tmp_path / "a.nc", split="train")
+    assert sample is not None
+    assert sample.valid.all()
+    np.testing.assert_allclose(sample.values[0, 0, 0, 0, :5], 280.0)
+
+
+def test_levels_choose_among_files_of_one_level_each(tmp_path: Path) -> None:
+    paths = []
+    for level in LEVELS:
+        paths.append(tmp_path / f"{level:g}.nc")
+        reanalysis(6).drop_vars("t2m").sel(level=level).to_netcdf(paths[-1], engine="netcdf4")
+    ((_, sample),) = read(paths, levels=(500.0,), split="train")
+    assert sample is not None
+    assert [v.key for v in sample.variables] == ["air_temperature@500hPa"]
+
+
+def test_bands_of_latitude_of_a_globe_are_alike(store: Path, tmp_path: Path) -> None:
+    corpus = Corpus.open(convert(Era5([store], Era5.Options(variables=("t2m",), tile="4x24")), tmp_path / "made", progress=False))
+    assert corpus.layout.boundary.x == ("periodic", "periodic")
+    assert corpus.layout.boundary.y == ("open", "open")
+
+
+def test_pieces_without_a_place_are_left_out(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:16, :16]
+    places = {n: np.where((rows < 8) & (columns < 8), np.nan, v) for n, v in (("latitude", 10.0 + rows), ("longitude", 20.0 + columns))}
+    times = np.datetime64("2001-01-01", "ns") + np.arange(5) * np.timedelta64(1, "D")
+    xr.Dataset(
+        {"t2m": (("time", "y", "x"), np.full((5, 16, 16), 280.0, "f4"), {"units": "K"})},
+        {"time": times, **{n: (("y", "x"), v, {"units": f"degrees_{'north' if n == 'latitude' else 'east'}"}) for n, v in places.items()}},
+    ).to_netcdf(tmp_path / "a.nc", engine="netcdf4")
+    samples = [s for _, s in read(tmp_path / "a.nc", tile="8", split="train")]
+    assert [s is None for s in samples] == [True, False, False, False]
+
+
+def test_variables_may_come_in_any_order(tmp_path: Path) -> None:
+    dataset = reanalysis(12).drop_vars("t")
+    (tmp_path / "other").mkdir()
+    for name, values in (("t2m", dataset.t2m), ("sp", (dataset.t2m * 0 + 1e5).assign_attrs(units="Pa"))):
+        values.to_dataset(name=name).to_netcdf(tmp_path / f"{name}.nc", engine="netcdf4")
+        values.to_dataset(name=name).to_netcdf(tmp_path / "other" / f"{name}.nc", engine="netcdf4")
+    found = read([tmp_path / "t2m.nc", tmp_path / "sp.nc"], ood_input=str(tmp_path / "other"), split="train")
+    assert {s for s, _ in found} == {"train", "ood"}
+    for _, sample in found:
+        assert sample is not None
+        assert [v.name for v in sample.variables] == ["air_temperature", "surface_air_pressure"]
+        np.testing.assert_array_equal(sample.values[:, 0, 0], dataset.t2m)
+
+
+def test_a_source_that_is_asked_twice_answers_alike(tmp_path: Path) -> None:
+    dataset = reanalysis(12).drop_vars("t")
+    (tmp_path / "ood").mkdir()
+    for folder in (tmp_path, tmp_path / "ood"):
+        dataset.to_netcdf(folder / "a.nc", engine="netcdf4")
+        ground = dataset.t2m.isel(time=0, drop=True).rename("orog").assign_attrs(units="m", standard_name="surface_altitude")
+        ground.to_dataset().to_netcdf(folder / "orog.nc", engine="netcdf4")
+    source = Era5([tmp_path / "a.nc", tmp_path / "orog.nc"], Era5.Options(ood_input=str(tmp_path / "ood")))
+    assert source.plan() == source.plan()
 
 
 def test_a_dry_run_tells_and_writes_nothing(store: Path, tmp_path: Path) -> None:
