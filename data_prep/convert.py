@@ -225,7 +225,8 @@ def _finish(source: Source, plan: Plan, recipe: dict[str, Any], folder: Path, ta
     results = [r for r in every if r["record"] is not None]
     if not results:
         files = ", ".join(name for name, _ in plan.inputs[:3])
-        raise UserError(f"{files}: not one of the {left_out} samples holds enough valid values; check tile=, min_valid= and the place")
+        words = "tile=, min_valid=, mask=" if hasattr(source.options, "mask") else "tile=, min_valid="
+        raise UserError(f"{files}: not one of the {left_out} samples holds enough valid values; check {words} and the place")
     shape = results[0]["shape"]
     for result in results:
         same_shape(results[0]["first"], shape, result["first"], result["shape"])
@@ -263,7 +264,7 @@ def _finish(source: Source, plan: Plan, recipe: dict[str, Any], folder: Path, ta
         "shards": [asdict(r) for r in records],
         "stats_sha256": hashlib.sha256(stats_bytes).hexdigest(),
         "licences": sorted({v for r in results for v in r["licences"]}),
-        "attributions": sorted({v for r in results for v in r["attributions"]} | ({about.attribution} - {""})),
+        "attributions": _attributions(results, about.attribution),
         "redistributable": source.redistributable,
         "recipe": {k: v for k, v in recipe.items() if k != "name"},
         "coefficients": coefficients,
@@ -281,6 +282,11 @@ def _finish(source: Source, plan: Plan, recipe: dict[str, Any], folder: Path, ta
             raise UserError(f"{told}; leave one of the inputs out, or split so that they fall together")
         _log.warning("%s", told)
     return manifest
+
+
+def _attributions(results: Sequence[dict[str, Any]], general: str) -> list[str]:
+    found = {v for r in results for v in r["attributions"]}
+    return sorted(found if not general or any(general in v for v in found) else found | {general})
 
 
 def _gaps(results: Sequence[dict[str, Any]], split: str) -> Gaps:

@@ -20,7 +20,7 @@ import xarray as xr
 from scigpt.data.sample import Origin, Sample, SourceFile, Time
 from scigpt.data.variables import QUANTITIES, WATER_DEPTH, Quantity
 from scigpt.data_prep import embedded
-from scigpt.data_prep.blocks import MIN_FRAMES, pieces, shares, time_blocks
+from scigpt.data_prep.blocks import MIN_FRAMES, SPLITS, pieces, shares, time_blocks
 from scigpt.data_prep.fields import Field, Nowhere, make_field
 from scigpt.data_prep.files import fingerprints, locate, members
 from scigpt.data_prep.formats.opening import one_sentence, open_datasets
@@ -85,6 +85,14 @@ class GriddedSource(Source):
     """Whether all records lie on one grid; those of a product cut into tiles do not."""
 
     options: GriddedOptions
+
+    def __init__(self, inputs: Sequence[Path] = (), options: Any = None) -> None:
+        super().__init__(inputs, options)
+        if not 0 <= self.options.min_valid <= 1:
+            raise UserError(f"min_valid={self.options.min_valid:g} must be a share from 0 to 1")
+        if self.options.split not in (None, *SPLITS, "ood"):
+            raise UserError(f"split={self.options.split} is none of train, valid, test and ood; shares of the time are splits=0.8,0.1,0.1")
+
     _kept: ExitStack | None = None
     _together: Sequence[Record] | None = None
     """Open records, within `kept_open`."""
@@ -227,8 +235,9 @@ class GriddedSource(Source):
         counts = [m // n for m, n in zip(shape, size, strict=True)]
         lost = 1 - math.prod(counts) * math.prod(size) / math.prod(shape)
         if lost > 0:
-            whole = "x".join(str(m // round(m / n)) for m, n in zip(shape, size, strict=True))
-            notes.append(f"{where} leaves out {lost:.1%} of the cells, at the end of rows and columns; tile={whole} would fit better")
+            fitting = tuple(m // round(m / n) for m, n in zip(shape, size, strict=True))
+            better = f"; tile={fitting[0]}x{fitting[1]} would fit better" if fitting != size else ""
+            notes.append(f"{where} leaves out {lost:.1%} of the cells, at the end of rows and columns{better}")
         return [(r * size[0], c * size[1], *size) for r in range(counts[0]) for c in range(counts[1])]
 
     def _pieces(self, record: Record, limits: Sequence[tuple[str, float, float]], size: int) -> Iterator[tuple[str, int, int]]:

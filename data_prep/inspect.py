@@ -10,7 +10,7 @@ import numpy as np
 from scigpt.data.sample import Origin, Time
 from scigpt.data_prep.draft import header_parts
 from scigpt.data_prep.fields import Field
-from scigpt.data_prep.files import kind, locate, sha256
+from scigpt.data_prep.files import kind, locate, members, sha256
 from scigpt.data_prep.formats.opening import open_datasets
 from scigpt.data_prep.generic import Generic
 from scigpt.data_prep.gridded import GriddedSource
@@ -53,6 +53,9 @@ def inspect(path: Path | str) -> dict[str, Any]:
         return report | _table(found)
     if kind(found) == "other":
         report["format"] = _format(found)
+        if source is None and found.is_dir():
+            count = len(members(found))  # an empty folder is told
+            return report | {"source": None, "problem": f"it holds {count} files; scigpt data inspect {path}/* says what they are"}
         if source is None:
             told = f"this {report['format']} is of no product that is known" if report["format"] else "it is of no known format"
             return report | {"source": None, "problem": told}
@@ -260,7 +263,7 @@ def format_report(report: dict[str, Any]) -> str:
     if name and report["problem"]:
         lines.append(f"  options are needed: {report['problem']}")
     lines.append(f"  read it with: {command}" if name else f"  no source reads it: {report['problem']}")
-    if name is None and report["format"] is not None:
+    if name is None and report["format"] in FORMATS.values():
         lines.append(f"  as your own data: scigpt data inspect {report['path']} --draft map.yaml")
     return "\n".join(lines)
 

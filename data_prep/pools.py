@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -121,7 +122,7 @@ def _on_cluster(todo: Sequence[ShardTask], cluster: str, update: Callable[[int],
     except ImportError:
         raise Unfinished("--dask needs distributed, which is not installed; run: pip install 'scigpt[dask]'") from None
     try:
-        where = {"address": cluster} if "://" in cluster else {"scheduler_file": cluster}
+        where = {"address": cluster} if "://" in cluster else {"scheduler_file": _scheduler_file(cluster)}
         client = distributed.Client(**where, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         detail = " ".join(str(error).split())[:160] or type(error).__name__
@@ -145,6 +146,17 @@ def _on_cluster(todo: Sequence[ShardTask], cluster: str, update: Callable[[int],
                 update(len(task.refs))
         finally:
             client.cancel(list(futures), force=True)
+
+
+def _scheduler_file(cluster: str) -> str:
+    """The path once the file is there: a scheduler that was started just before writes it in a moment."""
+    for _ in range(30):
+        if Path(cluster).is_file():
+            return cluster
+        if ":" in cluster:
+            break
+        time.sleep(1.0)
+    raise Unfinished(f"--dask {cluster} is no scheduler file that is there; write tcp://HOST:PORT, or the path of a scheduler's file")
 
 
 def _alone(task: ShardTask) -> Any:

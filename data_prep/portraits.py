@@ -20,6 +20,7 @@ GREY, INK = "#c4c4c4", "#222222"
 BINS = 64
 SIDE = 500
 """Points along an axis of a map; a finer grid is thinned out."""
+TRIED = 16
 STATIONS = 3
 """Series drawn of a sample of points."""
 DPI = 110
@@ -57,10 +58,17 @@ def histogram(values: Moments, variable: Variable) -> Figure:
     return figure
 
 
+def _telling(sample: Sample, c: int) -> int:
+    """Of some frames spread over the sample the one that shows most: with the most valid values, and of these the largest spread."""
+    some = sorted({round(t) for t in np.linspace(0, len(sample.time) - 1, TRIED)})
+    fields = {t: sample.values[t, c][sample.valid[t, c]] for t in some}
+    return max(some, key=lambda t: (fields[t].size, float(np.ptp(fields[t])) if fields[t].size else 0.0))
+
+
 def portrait(sample: Sample, c: int) -> tuple[Figure, str]:
     """A picture of a channel that has valid values: a field, stations and their series, a line, or a series; and its caption."""
     variable = sample.variables[c]
-    t = int(np.argmax(sample.valid[:, c].reshape(len(sample.time), -1).sum(1)))
+    t = _telling(sample, c)
     when, place = sample.time.labels()[t], sample.origin.place
     text = ", ".join(p for p in (title(variable), when, place) if p)
     wide = [a for a in range(3) if sample.values.shape[2 + a] > 1]
@@ -151,10 +159,16 @@ def _places(
             known &= ~np.pad(seam, [(0, 1) if a == axis else (0, 0) for a in (0, 1)])
             known &= ~np.pad(seam, [(1, 0) if a == axis else (0, 0) for a in (0, 1)])
         nearest = distance_transform_edt(~(np.isfinite(lat) & np.isfinite(lon)), return_distances=False, return_indices=True)
-        return _corners(lon[tuple(nearest)]), _corners(lat[tuple(nearest)]), ("longitude (°)", "latitude (°)"), known
+        return _corners(lon[tuple(nearest)]), _within_poles(_corners(lat[tuple(nearest)])), ("longitude (°)", "latitude (°)"), known
     y, y_name = _along(sample, vertical)
     x, x_name = _along(sample, horizontal)
-    return _edges(x[thin[horizontal]]), _edges(y[thin[vertical]]), (x_name, y_name), np.ones(shape, bool)
+    rows = _edges(y[thin[vertical]])
+    rows = _within_poles(rows) if y_name.startswith("latitude") else rows
+    return _edges(x[thin[horizontal]]), rows, (x_name, y_name), np.ones(shape, bool)
+
+
+def _within_poles(latitude: np.ndarray) -> np.ndarray:
+    return np.clip(latitude, -90.0, 90.0)
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from scigpt.data.files import dump_json, load_json, sha256_of, sync_folder, writ
 from scigpt.data.shard import SCHEMA_VERSION, ShardReader, index_path
 from scigpt.data.statistics import Statistics
 from scigpt.data_prep.convert import locked, recipe_of, shard_tasks
-from scigpt.data_prep.files import fingerprints, locate
+from scigpt.data_prep.files import fingerprints, locate, members
 from scigpt.data_prep.pde import EQUATIONS
 from scigpt.data_prep.pools import run_tasks
 from scigpt.data_prep.shard_task import TRAIN, ShardTask
@@ -226,13 +226,21 @@ def _planned(manifest: dict[str, Any], inputs: Sequence[Path]) -> tuple[Source, 
 def _in_order(recorded: Sequence[dict[str, str]], inputs: Sequence[Path]) -> list[Path]:
     """The given inputs in the order in which the manifest has them, by their hashes.
 
+    Of a folder that holds other files too, those that are meant.
+
     Raises:
         UserError: a file that is none of them.
     """
     order = {entry["sha256"]: i for i, entry in enumerate(recorded)}
-    digests = fingerprints(map(locate, inputs))
-    placed = []
+    hidden = [f for path in inputs if locate(path).is_dir() for f in members(locate(path))]
+    digests = fingerprints([*map(locate, inputs), *hidden])
+    given: list[Path] = []
     for path in inputs:
+        inside = members(locate(path))
+        mixed = inside != [locate(path)] and any(digests[f] not in order for f in inside)
+        given += [f for f in inside if digests[f] in order] if mixed else [path]
+    placed = []
+    for path in given:
         file = locate(path)
         digest = digests[file]
         if digest not in order and file.is_file():

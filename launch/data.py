@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from scigpt.launch.recipes import is_recipe, load_recipe
 if TYPE_CHECKING:
     from scigpt.data_prep.source import Source
 
+_log = logging.getLogger(__name__)
 app = typer.Typer(help="Make, check and describe corpora.", no_args_is_help=True, rich_markup_mode=None)
 
 Out = Annotated[Path, typer.Option("--out", help="The corpus to make: a folder that does not exist yet.")]
@@ -140,10 +142,13 @@ def prepare(
         recipe = load_recipe(source)
         source, words = recipe.source, [*recipe.options, *words]
     chosen = choose(SOURCES, source, "source")
+    if loose := [w for w in words if "=" not in w and Path(w).exists()]:
+        raise UserError(f"{loose[0]} is a file and no option; give files with --input {loose[0]}")
     licence = chosen.describe().licence
     if accept_licence not in (None, licence):
         raise UserError(f"--accept-licence {accept_licence}: the licence of {source} is {licence!r}; name that one")
-    made = chosen([_existing(p) for p in inputs or ()], parse_options(chosen.Options, words))
+    _warn_of_others(chosen, [_existing(p) for p in inputs or ()])
+    made = chosen(inputs or (), parse_options(chosen.Options, words))
     _convert(made, out, name, workers, dask, dry_run, accept_licence, json)
 
 
@@ -252,10 +257,33 @@ def _draft(files: list[Path], out: str, json: bool) -> None:
 def choose(registry: dict[str, type[Source]], name: str, what: str) -> type[Source]:
     """The class of that name, or one sentence with the nearest one."""
     if name not in registry:
+        from scigpt.data_prep.pde import EQUATIONS
+
+        if name in EQUATIONS:
+            raise UserError(f"{name} is an equation and no {what}: scigpt data make {name} --out DIR")
         near = difflib.get_close_matches(name, registry, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(registry)) or 'none'}"
         raise UserError(f"there is no {what} {name!r}; {hint} (`scigpt data sources` lists all)")
     return registry[name]
+
+
+def _warn_of_others(chosen: type[Source], inputs: list[Path]) -> None:
+    """What a corpus says of its origin is what the source says: a file of another source would be told as something that it is not."""
+    from scigpt.data_prep.embedded import resolve
+    from scigpt.data_prep.inspect import reader
+    from scigpt.data_prep.sources import SOURCES
+
+    others = [s for s in SOURCES if s not in ("generic", "arrays")]
+    for path in inputs[:3]:
+        found = reader(resolve(path))
+        if found is not None and found.name in others and not chosen.recognises(resolve(path)) and chosen.name in others:
+            _log.warning(
+                "%s looks like a file of the source %s; as %s its licence and attribution are told as those of %s",
+                path,
+                found.name,
+                chosen.name,
+                chosen.name,
+            )
 
 
 def _existing(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -45,6 +46,9 @@ class Patience:
     first: float = 1.0
     longest: float = 300.0
     timeout: float = 60.0
+
+
+_log = logging.getLogger(__name__)
 
 
 class _Credentials(requests.auth.AuthBase):
@@ -102,6 +106,8 @@ class Network:
                     raise UserError(
                         f"{bare(url)}: {error}, {failures} times in a row; the same command goes on from what is there, try it later"
                     ) from None
+                if failures == 1:
+                    _log.info("%s: %s; trying again", bare(url), error)
                 wait = error.wait
                 if wait is None:
                     wait = min(self.patience.first * 2 ** (failures - 1) * random.uniform(0.75, 1.25), self.patience.longest)

@@ -78,7 +78,7 @@ class Era5(ModelledSource):
             "GRIB, NetCDF, Zarr",
             "CC-BY-4.0",
             "Contains modified Copernicus Climate Change Service information (ERA5, Hersbach et al. 2020, doi:10.1002/qj.3803)",
-            extra="grib",
+            extra="grib, cloud",
         )
 
     @classmethod

@@ -194,8 +194,9 @@ class Hls(GriddedSource):
         raster = rasters.open_raster(path)
         bands, sensed = self.options.bands, self.options.date or next((raster.tags[t] for t in _SENSED if t in raster.tags), None)
         if len(bands) != len(raster.scales) or len(set(bands)) != len(bands):
+            told = f"bands= names {len(set(bands))} of them" if bands else "by no name of HLS"
             raise UserError(
-                f"{path.name} is a stacked image of {len(raster.scales)} bands by no name of HLS; give the common name of each in order, "
+                f"{path.name} is a stacked image of {len(raster.scales)} bands, {told}; give the common name of each in order, "
                 f"such as bands=blue,green,red,nir,swir_1,swir_2, and its date="
             )
         if sensed is None:

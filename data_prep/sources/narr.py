@@ -107,7 +107,7 @@ class Narr(GriddedSource):
             "NetCDF (Lambert grid), GRIB",
             "public domain (NOAA)",
             "NCEP North American Regional Reanalysis (Mesinger et al. 2006, doi:10.1175/BAMS-87-3-343), data by NOAA PSL, Boulder, USA",
-            extra="grib",
+            extra="grib, raster",
         )
 
     @classmethod

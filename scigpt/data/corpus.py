@@ -74,7 +74,7 @@ class Corpus:
             size = file.stat().st_size if file.is_file() else None
             if size != shard["bytes"]:
                 found = "is missing" if size is None else f"has {size} bytes"
-                raise UserError(f"{file}: {found}, the manifest says {shard['bytes']} bytes; restore the shard or make the corpus again")
+                raise UserError(f"{file}: {found}, the manifest says {shard['bytes']} bytes; `scigpt data repair` makes it again")
             if (len(reader), sum(reader.frames)) != (shard["samples"], shard["frames"]):
                 raise UserError(
                     f"{index_path(file)}: lists {len(reader)} samples with {sum(reader.frames)} frames, the manifest says "
@@ -140,6 +140,6 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def require_hash(file: Path, sha256: str) -> None:
     """Raise a UserError for a file that is missing or of another SHA-256."""
     if not file.is_file():
-        raise UserError(f"{file}: is missing; restore it or make the corpus again")
+        raise UserError(f"{file}: is missing; `scigpt data repair` makes it again")
     if sha256_of(file) != sha256:
-        raise UserError(f"{file}: does not match its sha256 in the manifest; it was changed, restore it or make the corpus again")
+        raise UserError(f"{file}: does not match its sha256 in the manifest; it was changed, `scigpt data repair` makes it again")

@@ -9,7 +9,8 @@ from scigpt.errors import UserError
 
 
 def boundary(latitude: np.ndarray, longitude: np.ndarray) -> Boundary:
-    """Periodic in X where a full turn is covered within half a cell; then a side within one row of a pole is a pole.
+    """Periodic in X where the gap that closes a full turn is as wide as a cell; then a side within one row of a pole is a pole, of a grid
+    coarser than 15 degrees within half a row.
 
     Args:
         latitude, longitude: degrees, `(Y,)` and `(X,)`, or both `(Y, X)`.
@@ -17,11 +18,11 @@ def boundary(latitude: np.ndarray, longitude: np.ndarray) -> Boundary:
     row = longitude if longitude.ndim == 1 else longitude[int(np.argmin(np.abs(latitude).mean(axis=1)))]
     steps = np.abs(np.diff(np.unwrap(row, period=360.0)))
     cell = float(np.median(steps)) if steps.size else 0.0
-    if cell == 0.0 or abs(steps.sum() + cell - 360.0) > cell / 2:
+    if cell == 0.0 or abs(steps.sum() + cell - 360.0) > 0.05 * cell:
         return Boundary()
     rows = latitude[:, None] if latitude.ndim == 1 else latitude
     height = float(np.median(np.abs(np.diff(rows, axis=0)))) if len(rows) > 1 else 0.0
-    low, high = ("pole" if 90.0 - np.abs(rows[side]).min() <= height + 1e-6 else "open" for side in (0, -1))
+    low, high = ("pole" if 90.0 - np.abs(rows[side]).min() <= max(height / 2, min(height, 15.0)) + 1e-6 else "open" for side in (0, -1))
     return Boundary(y=(low, high), x=("periodic", "periodic"))  # type: ignore[arg-type]
 
 

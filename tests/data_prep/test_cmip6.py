@@ -212,3 +212,9 @@ def test_real_files_become_corpora(name: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(stored.values[:, c][known], made.values[:, c][known], rtol=1e-7, atol=allowed)
         np.testing.assert_array_equal(stored.time.seconds, made.time.seconds)
     assert counts == {s: len(corpus.entries(s)) for s in counts}
+
+
+def test_a_few_cells_far_apart_are_no_globe(tmp_path: Path) -> None:
+    read_real = read(real("cmip6/tas_day_CESM2-WACCM_historical_r1i1p1f1_gn_20000101-20091231.nc"))  # longitudes 0, 125, 250; latitudes -90, 4
+    assert read_real[0].boundary.x == ("open", "open")
+    assert read_real[0].boundary.y == ("open", "open")
