@@ -214,7 +214,8 @@ def test_real_files_become_corpora(name: str, tmp_path: Path) -> None:
     assert counts == {s: len(corpus.entries(s)) for s in counts}
 
 
-def test_a_few_cells_far_apart_are_no_globe(tmp_path: Path) -> None:
-    read_real = read(real("cmip6/tas_day_CESM2-WACCM_historical_r1i1p1f1_gn_20000101-20091231.nc"))  # longitudes 0, 125, 250; latitudes -90, 4
+def test_a_few_cells_far_apart_are_no_globe() -> None:
+    """Longitudes 0, 125 and 250, latitudes -90 and 4."""
+    read_real = read(real("cmip6/tas_day_CESM2-WACCM_historical_r1i1p1f1_gn_20000101-20091231.nc"))
     assert read_real[0].boundary.x == ("open", "open")
     assert read_real[0].boundary.y == ("open", "open")

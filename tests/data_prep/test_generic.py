@@ -144,7 +144,7 @@ def test_stations_as_series_are_cut_at_holes_and_split_whole(tmp_path: Path) -> 
 def test_many_stations_are_split_by_name_whatever_the_order(tmp_path: Path) -> None:
     homes = []
     for folder, order in (("one", range(10)), ("two", reversed(range(10)))):
-        rows = [f"S{s},2020-01-{d:02d},{d}" for s in order for d in range(1, 6)]
+        rows = [f"S{s},2020-01-{d:02d},{d + s}" for s in order for d in range(1, 6)]
         (tmp_path / folder).mkdir()
         the_map = {**STATION_MAP, "format": {}, "axes": {"time": "day", "station": "site"}, "split": {"by": "station"}}
         corpus = prepare(tmp_path / folder, {"s.csv": "\n".join(["site,day,t", *rows])}, the_map)

@@ -546,7 +546,7 @@ def test_coefficients_are_attributes_or_scalars(caplog: pytest.LogCaptureFixture
 
 LIGHT = """
 import sys
-for name in ("cftime", "pint", "scipy", "netCDF4", "omegaconf", "lightning", "mlflow", "zarr", "h5py", "yaml", "matplotlib"):
+for name in ("cftime", "pint", "scipy", "netCDF4", "omegaconf", "lightning", "mlflow", "zarr", "h5py", "yaml", "matplotlib", "dask"):
     sys.modules[name] = None
 import json, numpy as np, xarray as xr
 from scigpt.data.domain import Domain

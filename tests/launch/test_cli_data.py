@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import xarray as xr
 from toy import ToySource
 
 from scigpt.data_prep.pde import EQUATIONS
@@ -41,7 +43,7 @@ def corpus(tmp_path: Path, scigpt: Any) -> Path:
 
 
 def test_every_command_has_help_with_an_example_and_json(scigpt: Any) -> None:
-    for command in ("sources", "inspect", "make", "prepare", "verify", "card"):
+    for command in ("sources", "inspect", "make", "prepare", "fetch", "verify", "repair", "card"):
         code, told, _ = scigpt("data", command, "--help")
         assert code == 0
         assert f"Example: scigpt data {command}" in told
@@ -172,3 +174,27 @@ def test_a_reader_that_has_enough_ends_it_quietly(corpus: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.read() == ""
     process.wait()
+
+
+def test_a_file_of_another_source_is_told(tmp_path: Path, scigpt: Any) -> None:
+    dataset = xr.Dataset(
+        {"t2m": (("time", "latitude", "longitude"), np.full((4, 3, 4), 280.0), {"units": "K"})},
+        {
+            "time": np.datetime64("2001-01-01", "ns") + np.arange(4) * np.timedelta64(1, "D"),
+            "latitude": ("latitude", [10.0, 20.0, 30.0], {"units": "degrees_north"}),
+            "longitude": ("longitude", [0.0, 10.0, 20.0, 30.0], {"units": "degrees_east"}),
+        },
+    )
+    dataset.to_netcdf(tmp_path / "a.nc", engine="netcdf4")
+    code, _, told = scigpt("data", "prepare", "cmip6", "--input", tmp_path / "a.nc", "--out", tmp_path / "out")
+    assert code == 0, told
+    assert "a.nc looks like a file of the source era5; as cmip6 its licence and attribution are told as those of cmip6" in told
+    assert "looks like" not in scigpt("data", "prepare", "era5", "--input", tmp_path / "a.nc", "--out", tmp_path / "right")[2]
+
+
+def test_mistakes_at_the_prompt_are_understood(tmp_path: Path, scigpt: Any) -> None:
+    (tmp_path / "a.nc").write_bytes(b"x")
+    out = ("--out", tmp_path / "out")
+    assert "an equation and no source: scigpt data make navier-stokes" in scigpt("data", "prepare", "navier-stokes", *out)[2]
+    assert f"give files with --input {tmp_path / 'a.nc'}" in scigpt("data", "prepare", "era5", tmp_path / "a.nc", *out)[2]
+    assert "it holds 1 files" in scigpt("data", "inspect", tmp_path)[1]

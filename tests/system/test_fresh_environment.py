@@ -121,14 +121,8 @@ owners = packages_distributions()
 away = {top for top, names in owners.items() if top != "scigpt" and not {canonicalize_name(n) for n in names} & here}
 assert {"cftime", "pint", "omegaconf", "scipy", "netCDF4", "yaml", "tqdm"} <= away, away
 
-
-class Lacking:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in away:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-
-sys.meta_path.insert(0, Lacking())
+# to an import as to `importlib.util.find_spec` they are not there
+sys.modules.update(dict.fromkeys(away - sys.modules.keys()))
 """
 
 
