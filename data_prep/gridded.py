@@ -1,7 +1,7 @@
 """Gridded sources: NetCDF, GRIB and Zarr files on latitude and longitude become Samples on the sphere.
 
 What the sources share is here: records are cut at holes in time, into splits by blocks of time, and into samples. A source adds names,
-units and licences of its own. How a file is read is in `opening`, `fields` and `records`.
+units and licences of its own. How a file is read is in `formats`, `fields` and `records`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from scigpt.errors import UserError
 
 SAMPLE_BYTES = 32 << 20
 MIN_SAMPLE_FRAMES = 4
-MAX_SAMPLE_BYTES = 256 << 20
+MAX_SAMPLE_BYTES = 384 << 20
 """What so many frames and their coordinates may take where they are larger than `SAMPLE_BYTES`, so that a worker stays below 2 GiB."""
 
 
@@ -85,6 +85,9 @@ class GriddedSource(Source):
     """Whether all records lie on one grid; those of a product cut into tiles do not."""
 
     options: GriddedOptions
+    _kept: ExitStack | None = None
+    _together: Sequence[Record] | None = None
+    """Open records, within `kept_open`."""
 
     def __init__(self, inputs: Sequence[Path] = (), options: Any = None) -> None:
         super().__init__(inputs, options)
@@ -92,10 +95,6 @@ class GriddedSource(Source):
             raise UserError(f"min_valid={self.options.min_valid:g} must be a share from 0 to 1")
         if self.options.split not in (None, *SPLITS, "ood"):
             raise UserError(f"split={self.options.split} is none of train, valid, test and ood; shares of the time are splits=0.8,0.1,0.1")
-
-    _kept: ExitStack | None = None
-    _together: Sequence[Record] | None = None
-    """Open records, within `kept_open`."""
 
     # what a source may adapt
 
@@ -140,7 +139,6 @@ class GriddedSource(Source):
                     start, stop = period_frames(record, options.ood_period)
                     only = [("ood", record.time.seconds[start], record.time.seconds[stop - 1])]
                     limits |= {(index, window): only for window in windows[index]}
-                files = [[p.name, digests[p]] for p in record.files]
                 slug = re.sub(r"[^a-z0-9]+", "-", record.name.lower()).strip("-")[:60] or "record"
                 for window in windows[index]:
                     cells = math.prod(record.shape) if window is None else window[2] * window[3]
@@ -148,6 +146,7 @@ class GriddedSource(Source):
                     size = self._frames(frame_bytes, beside, record)
                     corner = "" if window is None else f"-{window[0]:05d}-{window[1]:05d}"
                     for name, start, stop in self._pieces(record, limits.get((index, window), []), size):
+                        files = [[p.name, digests[p]] for p in record.files_of(start, stop)]
                         for member in record.members:
                             spec = {"record": index, "member": member, "start": start, "stop": stop, "files": files, "window": window}
                             key = f"{slug}-{index:02d}-{member or 0:03d}-{start:08d}{corner}"

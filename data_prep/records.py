@@ -61,6 +61,11 @@ class Record:
     def curvilinear(self) -> bool:
         return self.regridder is None and self.lattice.latitude.ndim == 2
 
+    def files_of(self, start: int, stop: int) -> list[Path]:
+        """Those that these frames are read from."""
+        used = {s.fields[n].path for s in self.series for n in np.unique(s.piece[start:stop])}
+        return [path for path in self.files if path in used]
+
     def segments(self, hole: float = 1.5) -> list[tuple[int, int]]:
         """Ranges of frames without a hole: a step of so many median steps. Months and years of unequal length are not holes."""
         steps = np.diff(self.time.seconds)

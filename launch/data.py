@@ -147,9 +147,9 @@ def prepare(
     licence = chosen.describe().licence
     if accept_licence not in (None, licence):
         raise UserError(f"--accept-licence {accept_licence}: the licence of {source} is {licence!r}; name that one")
-    _warn_of_others(chosen, [_existing(p) for p in inputs or ()])
-    made = chosen(inputs or (), parse_options(chosen.Options, words))
+    made = chosen([_existing(p) for p in inputs or ()], parse_options(chosen.Options, words))
     _convert(made, out, name, workers, dask, dry_run, accept_licence, json)
+    _warn_of_others(chosen, inputs or [])
 
 
 app.command(epilog="Example: scigpt data fetch configs/data/era5.yaml --out raw/era5")(fetch)

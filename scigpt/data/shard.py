@@ -24,6 +24,7 @@ import numpy as np
 from scigpt.data.files import atomic, dump_json, load_json, write_bytes
 from scigpt.data.in_cache import SIZE, blocks, table
 from scigpt.data.sample import Boundary, Coordinate, Sample
+from scigpt.data.statistics import Moments
 from scigpt.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -125,7 +126,8 @@ class _Tar:
 def _members(key: str, split: str, sample: Sample) -> Iterable[tuple[str, np.ndarray | None, bytes]]:
     """Name, array (None for JSON) and, of the array its header, else the payload, of each file of a sample."""
     whole = bool(sample.valid.all())
-    values = sample.values if whole else np.where(sample.valid, sample.values, np.float32(0))
+    zero = whole or not sample.values[~sample.valid].any()  # as readers leave what is invalid
+    values = sample.values if zero else np.where(sample.valid, sample.values, np.float32(0))
     if not np.isfinite(values).all():
         bad = ~np.isfinite(values)
         t, c, *place = (int(i) for i in np.argwhere(bad)[0])
@@ -160,21 +162,15 @@ def _pack(values: np.ndarray, sample: Sample, whole: bool) -> tuple[np.ndarray, 
     scales, offsets = [], []
     for c, variable in enumerate(sample.variables):
         field, valid = values[:, c], None if whole else sample.valid[:, c]
-        inside = field if valid is None else field[valid]
-        if not inside.size:
+        low, high = _range(field, valid)
+        if low > high:
             scales.append(1.0)
             offsets.append(0.0)
             continue
-        low, high = float(inside.min()), float(inside.max())
         scale, offset = (high - low) / (2 * _LARGEST) or 1.0, (low + high) / 2
         packed = stored[:, c]
-        _put(packed, field if valid is None else np.where(valid, field, inside[0]), scale, offset)
-        if valid is not None:
-            packed[~valid] = 0
-        if variable.role == "static":
-            yardstick = float(inside.astype(np.float64).std())
-        else:
-            yardstick = _rms_increment(field, valid)
+        _put(packed, field, valid, scale, offset)
+        yardstick = Moments.of(field, valid).std if variable.role == "static" else _rms_increment(field, valid)
         if low < high and (scale / 2 + 2.0**-23 * max(abs(low), abs(high))) * (1 + 1e-6) >= PACKING_ERROR * yardstick:
             # the bound may be missed: what is the error itself?
             error = _error(packed, field, valid, scale, offset)
@@ -185,17 +181,31 @@ def _pack(values: np.ndarray, sample: Sample, whole: bool) -> tuple[np.ndarray, 
     return stored, {"scale": scales, "offset": offsets}
 
 
-def _put(packed: np.ndarray, field: np.ndarray, scale: float, offset: float) -> None:
-    """`(field - offset) / scale` to the nearest whole number, computed in float64."""
-    source, target, buffer = table(field), table(packed), np.empty(SIZE)
-    for y, x in blocks(*source.shape):
-        block = source[y, x]
+def _range(field: np.ndarray, valid: np.ndarray | None) -> tuple[float, float]:
+    """The least and the largest value of those that are valid; infinity and its opposite where none is."""
+    if valid is None:
+        return float(field.min()), float(field.max())
+    source, known, low, high = table(field), table(valid), np.inf, -np.inf
+    for part in blocks(*source.shape):
+        inside = source[part][known[part]]
+        if inside.size:
+            low, high = min(low, float(inside.min())), max(high, float(inside.max()))
+    return low, high
+
+
+def _put(packed: np.ndarray, field: np.ndarray, valid: np.ndarray | None, scale: float, offset: float) -> None:
+    """`(field - offset) / scale` to the nearest whole number, computed in float64; 0 where nothing is valid."""
+    source, target, known, buffer = table(field), table(packed), None if valid is None else table(valid), np.empty(SIZE)
+    for part in blocks(*source.shape):
+        block = source[part]
         numbers = buffer[: block.size].reshape(block.shape)
         np.copyto(numbers, block)
         numbers -= offset
+        if known is not None:
+            numbers[~known[part]] = 0.0
         numbers /= scale
         np.rint(numbers, out=numbers)
-        np.copyto(target[y, x], numbers, casting="unsafe")
+        np.copyto(target[part], numbers, casting="unsafe")
 
 
 def _error(packed: np.ndarray, field: np.ndarray, valid: np.ndarray | None, scale: float, offset: float) -> float:

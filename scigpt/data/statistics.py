@@ -40,35 +40,52 @@ class Moments:
     priority: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Moments:
-        """Of these numbers, of any shape."""
+    def of(cls, values: np.ndarray, valid: np.ndarray | None = None, name: str = "") -> Moments:
+        """Of these numbers, of any shape.
+
+        Args:
+            valid: of the same shape: which of them; None for all.
+            name: of a variable, in whose transform space they are taken.
+        """
         rows = table(values)
-        return cls._of(rows.shape, lambda part, out: np.copyto(out, rows[part]))
+        known = None if valid is None else table(valid)
+        return cls._of(rows.shape, known, lambda part, out: np.copyto(out, transform(rows[part], name)))
 
     @classmethod
-    def of_increments(cls, values: np.ndarray) -> Moments:
-        """Of `values[t + 1] - values[t]` along the first axis, in float64."""
+    def of_increments(cls, values: np.ndarray, valid: np.ndarray | None = None, name: str = "") -> Moments:
+        """Of `values[t + 1] - values[t]` along the first axis, where both are valid, in float64."""
         rows = table(values)
         after, before = rows[1:], rows[:-1]
-        return cls._of(after.shape, lambda part, out: np.subtract(after[part], before[part], out=out, dtype=np.float64))
+        known = None if valid is None else table(valid[1:] & valid[:-1])
+
+        def fill(part: Any, out: np.ndarray) -> None:
+            np.subtract(transform(after[part], name), transform(before[part], name), out=out, dtype=np.float64)
+
+        return cls._of(after.shape, known, fill)
 
     @classmethod
-    def _of(cls, shape: tuple[int, ...], fill: Callable[[Any, np.ndarray], object]) -> Moments:
+    def _of(cls, shape: tuple[int, ...], known: np.ndarray | None, fill: Callable[[Any, np.ndarray], object]) -> Moments:
         """Block by block; `fill` writes the numbers of a block, or at places, as float64."""
         found, (rows, columns) = cls(), shape
-        if not rows * columns:
-            return found
         buffer = np.empty(min(SIZE, rows * columns))
-        for y, x in blocks(rows, columns):
-            height, width = y.stop - y.start, x.stop - x.start
-            numbers = buffer[: height * width]
-            fill((y, x), numbers.reshape(height, width))
-            # the ufuncs themselves: methods such as `mean` cost as much again for a block
-            mean = float(np.add.reduce(numbers)) / numbers.size
-            low, high = float(np.minimum.reduce(numbers)), float(np.maximum.reduce(numbers))
-            numbers -= mean
-            found._join(numbers.size, mean, float(np.add.reduce(np.square(numbers, out=numbers))), low, high)
-        found.drawn, found.priority = _draw(rows, columns, fill)
+        counts = []
+        with np.errstate(invalid="ignore"):  # what stands where nothing is valid
+            for part in blocks(rows, columns):
+                size = part[0].stop - part[0].start, part[1].stop - part[1].start
+                numbers = buffer[: size[0] * size[1]]
+                fill(part, numbers.reshape(size))
+                if known is not None:
+                    numbers = numbers.reshape(size)[known[part]]
+                counts.append(numbers.size)
+                if not numbers.size:
+                    continue
+                # the ufuncs themselves: methods such as `mean` cost as much again for a block
+                mean = float(np.add.reduce(numbers)) / numbers.size
+                low, high = float(np.minimum.reduce(numbers)), float(np.maximum.reduce(numbers))
+                numbers -= mean
+                found._join(numbers.size, mean, float(np.add.reduce(np.square(numbers, out=numbers))), low, high)
+        if found.count:
+            found.drawn, found.priority = _draw(found.count, lambda ranks: _at(ranks, shape, known, counts, fill))
         return found
 
     def _join(self, count: int, mean: float, m2: float, low: float, high: float) -> None:
@@ -118,19 +135,35 @@ class Moments:
         return cls(int(data["count"]), float(data["mean"]), float(data["m2"]), float(data["min"]), float(data["max"]), drawn, priority)
 
 
-def _draw(rows: int, columns: int, fill: Callable[[Any, np.ndarray], object]) -> tuple[np.ndarray, np.ndarray]:
+def _draw(n: int, at: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The values of least priority, and their priorities: the first order statistics of as many exponentials, at places drawn at random.
 
     The seed is a hash of some of the values, so that equal data gives equal draws in any process.
     """
-    n = rows * columns
-    k, every = min(n, DRAWN), np.arange(0, n, max(1, n // 1024))
-    some, drawn = np.empty(every.size), np.empty(k)
-    fill(np.divmod(every, columns), some)
+    k = min(n, DRAWN)
+    some = at(np.arange(0, n, max(1, n // 1024)))
     generator = np.random.default_rng([zlib.crc32(some.tobytes()), n])
     priority = np.cumsum(generator.standard_exponential(k) / (n - np.arange(k)))
-    fill(np.divmod(generator.choice(n, k, replace=False), columns), drawn)
-    return drawn.astype(np.float32), priority.astype(np.float32)
+    return at(generator.choice(n, k, replace=False)).astype(np.float32), priority.astype(np.float32)
+
+
+def _at(
+    ranks: np.ndarray, shape: tuple[int, ...], known: np.ndarray | None, counts: list[int], fill: Callable[[Any, np.ndarray], object]
+) -> np.ndarray:
+    """The numbers of these ranks among those that are known; `counts` says how many each block has."""
+    rows, columns = shape
+    y, x = np.divmod(ranks, columns)
+    if known is not None:
+        before = np.concatenate(([0], np.cumsum(counts)))
+        block = np.searchsorted(before, ranks, "right") - 1
+        for n, part in enumerate(blocks(rows, columns)):
+            if (here := block == n).any():
+                j, i = np.nonzero(known[part])
+                place = ranks[here] - before[n]
+                y[here], x[here] = part[0].start + j[place], part[1].start + i[place]
+    found = np.empty(ranks.size)
+    fill((y, x), found)
+    return found
 
 
 def _encode(values: np.ndarray) -> str:
@@ -169,17 +202,11 @@ class Statistics:
     def update(self, sample: Sample) -> None:
         one = Statistics(samples=1)
         for c, variable in enumerate(sample.variables):
-            valid, values = sample.valid[:, c], sample.values[:, c]
-            if valid.all():
-                field_ = transform(values, variable.name)
-                channel = Channel(Moments.of(field_), total=valid.size)
-                if variable.role != "static":
-                    channel.increments = Moments.of_increments(field_)
-            else:
-                field_ = transform(np.where(valid, values, np.float32(0)), variable.name).astype(np.float64)
-                channel = Channel(Moments.of(field_[valid]), total=valid.size)
-                if variable.role != "static":
-                    channel.increments = Moments.of(np.diff(field_, axis=0)[valid[1:] & valid[:-1]])
+            values, valid = sample.values[:, c], sample.valid[:, c]
+            known = None if valid.all() else valid
+            channel = Channel(Moments.of(values, known, variable.name), total=valid.size)
+            if variable.role != "static":
+                channel.increments = Moments.of_increments(values, known, variable.name)
             one.channels[variable.key] = channel
             one.roles[variable.key] = variable.role
         if sample.steady:

@@ -109,3 +109,20 @@ def test_the_steady_ratio_is_that_of_one_problem_at_a_time() -> None:
     assert stats.steady_ratio == pytest.approx(expected, rel=0.1)  # up to the means, which are near zero here
     assert stats.step is None
     assert Statistics.from_json(stats.to_json()).steady_ratio == stats.steady_ratio
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 1, 150, 400), (90000, 1), (2, 40000)])
+def test_gaps_are_passed_over_and_nothing_else_changes(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    values, valid = rng.normal(5, 2, shape).astype(np.float32), rng.random(shape) < 0.6
+    dirty = np.where(valid, values, np.float32(np.nan))
+    found, plain = Moments.of(dirty, valid), Moments.of(values[valid])
+    assert (found.count, found.low, found.high) == (plain.count, plain.low, plain.high)
+    np.testing.assert_allclose([found.mean, found.m2], [plain.mean, plain.m2], rtol=1e-12)
+    np.testing.assert_array_equal(found.drawn, plain.drawn)
+    np.testing.assert_array_equal(found.priority, plain.priority)
+    both = valid[1:] & valid[:-1]
+    steps, truth = Moments.of_increments(dirty, valid), np.diff(values.astype(np.float64), axis=0)[both]
+    assert steps.count == truth.size
+    np.testing.assert_allclose([steps.mean, steps.std], [truth.mean(), truth.std()], rtol=1e-9, atol=1e-12)
+    assert np.isin(steps.drawn, truth.astype(np.float32)).all()
