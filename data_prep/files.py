@@ -10,9 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
+from tqdm import tqdm
+
 from scigpt.data.files import sha256_of
 from scigpt.data_prep import embedded
 from scigpt.errors import UserError
+
+LONG = 2_000_000_000
+"""Bytes from which on hashing shows its progress, where there is a terminal."""
 
 FileKind = Literal["netcdf3", "netcdf4", "grib", "zarr", "other"]
 
@@ -79,7 +84,12 @@ def fingerprints(paths: Iterable[Path]) -> dict[Path, str]:
     folders = {path: sorted(_files(path)) for path in paths if path.is_dir()}
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         every = [p for path in paths for p in ([path] if path not in folders else (path / name for name in folders[path]))]
-        found = dict(zip(every, pool.map(sha256_of, every, chunksize=1), strict=True))
+        sizes = [p.stat().st_size for p in every]
+        found = {}
+        with tqdm(total=sum(sizes), desc="hashes of the input", unit="B", unit_scale=True, disable=sum(sizes) < LONG or None) as bar:
+            for path, size, digest in zip(every, sizes, pool.map(sha256_of, every), strict=True):
+                found[path] = digest
+                bar.update(size)
     for path, names in folders.items():
         total = hashlib.sha256()
         for name in names:
