@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import functools
 import multiprocessing
 import os
 import shutil
@@ -29,7 +28,9 @@ class Unfinished(UserError):
 
 
 _ONE_AT_A_TIME = threading.Lock()
-_OPEN = contextlib.ExitStack()
+_OPEN: dict[str, Source] = {}
+"""Of a worker process, by recipe."""
+_STACK = contextlib.ExitStack()
 
 
 def run_tasks(tasks: Sequence[ShardTask], plan: Plan, workers: int = 1, progress: bool = True, cluster: str | None = None) -> None:
@@ -91,16 +92,11 @@ def _in_processes(todo: Sequence[ShardTask], workers: int, update: Callable[[int
 
 def _in_worker(task: ShardTask) -> None:
     """Tasks of one recipe share a source, whose inputs stay open until the worker ends."""
-    source = _open_source(task.source, task.inputs, task.options)
-    task.run(source=source)
-
-
-@functools.lru_cache(maxsize=1)
-def _open_source(cls: type[Source], inputs: tuple[Path, ...], options: Any) -> Source:
-    source = cls(inputs, options)
-    _OPEN.close()
-    _OPEN.enter_context(source.kept_open())
-    return source
+    if task.fingerprint not in _OPEN:
+        source = task.source(task.inputs, task.options)
+        _STACK.enter_context(source.kept_open())
+        _OPEN[task.fingerprint] = source
+    task.run(source=_OPEN[task.fingerprint])
 
 
 def _worker() -> None:
@@ -121,8 +117,8 @@ def _on_cluster(todo: Sequence[ShardTask], cluster: str, update: Callable[[int],
         import distributed
     except ImportError:
         raise Unfinished("--dask needs distributed, which is not installed; run: pip install 'scigpt[dask]'") from None
+    where = {"address": cluster} if "://" in cluster else {"scheduler_file": _scheduler_file(cluster)}
     try:
-        where = {"address": cluster} if "://" in cluster else {"scheduler_file": _scheduler_file(cluster)}
         client = distributed.Client(**where, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         detail = " ".join(str(error).split())[:160] or type(error).__name__

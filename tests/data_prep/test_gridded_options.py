@@ -382,7 +382,7 @@ def test_the_workers_of_a_dask_cluster_write_the_same_bytes(store: Path, tmp_pat
         together = make("together", cluster=cluster.scheduler_address)
     assert together() == alone()
     assert len(alone()) > 8
-    with pytest.raises(UserError, match=r"--dask 127\.0\.0\.1:1 is no scheduler file that is there; write tcp://HOST:PORT"):
+    with pytest.raises(UserError, match=r"^--dask 127\.0\.0\.1:1 is no scheduler file that is there; write tcp://HOST:PORT"):
         make("misspelt", cluster="127.0.0.1:1")
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
