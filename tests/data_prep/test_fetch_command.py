@@ -107,7 +107,8 @@ def test_mistakes_are_one_sentence(
     out, err = run(capsys, *arguments, code=2)
     assert said in err
     assert not out
-    assert err.count("\n") == 1
+    told = [line for line in err.splitlines() if not line.endswith("; trying again")]  # said once, so that nobody thinks it hangs
+    assert len(told) == 1
     assert len(err) < 400
 
 
