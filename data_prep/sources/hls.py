@@ -38,6 +38,8 @@ MASKS: Mapping[str, tuple[int, int]] = {
 """Bits of Fmask and the value they have where it is so: aerosol is high where both of its bits are set."""
 LAYERS = {"cloud_mask": "cloud", "snow_mask": "snow", "water_mask": "water"}
 NO_MASK, FILL = 255, -9999
+REMEMBERED = 1 << 18
+"""Cells of a window of an Fmask that is kept for the next band."""
 _SENSED = ("SENSING_TIME", "TIFFTAG_DATETIME")
 
 
@@ -79,6 +81,8 @@ class Hls(GriddedSource):
                 hint = nearest(unknown[0], allowed) or f"expected some of {', '.join(allowed)}"
                 raise UserError(f"{what}={unknown[0]} is not known; {hint}")
         known_names = [(p, n) for p in self.inputs if (n := named(p))]
+        self._flags: dict[Path, tuple[tuple[int, ...], np.ndarray]] = {}
+        """Of each Fmask the window read last, for the other bands of the granule."""
         self._masks = {n.granule: p for p, n in known_names if n.band == "FMASK"}
         self._products = {n.product for _, n in known_names if n.band in BANDS[n.product]}
 
@@ -170,7 +174,12 @@ class Hls(GriddedSource):
         tests = [MASKS[word] for word in self.options.mask]
 
         def masked(y: slice, x: slice) -> np.ndarray:
-            flags = layer.read(1, y, x)
+            window = (y.start, y.stop, x.start, x.stop)
+            held, flags = self._flags.get(path, (None, None))
+            if held != window or flags is None:
+                flags = layer.read(1, y, x)
+                if flags.size <= REMEMBERED:
+                    self._flags[path] = window, flags
             return functools.reduce(np.logical_or, [(flags & bits) == value for bits, value in tests], flags == NO_MASK)
 
         return masked
