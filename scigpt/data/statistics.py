@@ -49,7 +49,11 @@ class Moments:
         """
         rows = table(values)
         known = None if valid is None else table(valid)
-        return cls._of(rows.shape, known, lambda part, out: np.copyto(out, transform(rows[part], name)))
+        found = cls._of(rows.shape, known, lambda part, out: np.copyto(out, transform(rows[part], name)), extremes=known is not None)
+        if known is None and found.count:  # no transform changes the order
+            ends = np.array([values.min(), values.max()])
+            found.low, found.high = (float(v) for v in transform(ends, name).astype(np.float64))
+        return found
 
     @classmethod
     def of_increments(cls, values: np.ndarray, valid: np.ndarray | None = None, name: str = "") -> Moments:
@@ -64,8 +68,10 @@ class Moments:
         return cls._of(after.shape, known, fill)
 
     @classmethod
-    def _of(cls, shape: tuple[int, ...], known: np.ndarray | None, fill: Callable[[Any, np.ndarray], object]) -> Moments:
-        """Block by block; `fill` writes the numbers of a block, or at places, as float64."""
+    def _of(
+        cls, shape: tuple[int, ...], known: np.ndarray | None, fill: Callable[[Any, np.ndarray], object], extremes: bool = True
+    ) -> Moments:
+        """Block by block; `fill` writes the numbers of a block, or at places, as float64. Least and largest on request."""
         found, (rows, columns) = cls(), shape
         buffer = np.empty(min(SIZE, rows * columns))
         counts = []
@@ -81,7 +87,7 @@ class Moments:
                     continue
                 # the ufuncs themselves: methods such as `mean` cost as much again for a block
                 mean = float(np.add.reduce(numbers)) / numbers.size
-                low, high = float(np.minimum.reduce(numbers)), float(np.maximum.reduce(numbers))
+                low, high = (float(np.minimum.reduce(numbers)), float(np.maximum.reduce(numbers))) if extremes else (np.inf, -np.inf)
                 numbers -= mean
                 found._join(numbers.size, mean, float(np.add.reduce(np.square(numbers, out=numbers))), low, high)
         if found.count:
