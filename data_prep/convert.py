@@ -79,7 +79,8 @@ def convert(
     partial = out.parent / f".{out.name}.partial"
     made = [folder for folder in partial.parents if not folder.exists()]
     with locked(partial):
-        if not _is_whole(partial, recipe):
+        manifest = _finished(partial, recipe)
+        if manifest is None:
             begun = partial / "recipe.json"
             if begun.is_file() and begun.read_bytes() != dump_json(recipe):
                 _empty(partial)
@@ -87,7 +88,7 @@ def convert(
             tasks = shard_tasks(source, plan, partial, shard_bytes, recipe["fingerprint"])
             try:
                 run_tasks(tasks, plan, workers, progress, cluster)
-                _finish(source, plan, recipe, partial, tasks)
+                manifest = _finish(source, plan, recipe, partial, tasks)
             except (DiskFull, Unfinished):
                 if not any(task.result() for task in tasks):
                     _discard(partial, made)
@@ -98,8 +99,7 @@ def convert(
             finally:
                 for file in partial.glob("*.tmp"):
                     file.unlink()
-        shards = Corpus.open(partial).manifest["shards"]
-        kept = {MANIFEST, STATS, CARD} | {f for s in shards for f in (s["file"], index_path(Path(s["file"])).name)}
+        kept = {MANIFEST, STATS, CARD} | {f for s in manifest["shards"] for f in (s["file"], index_path(Path(s["file"])).name)}
         for file in partial.iterdir():
             if file.name not in kept:
                 file.unlink()
@@ -108,12 +108,15 @@ def convert(
     return out
 
 
-def _is_whole(partial: Path, recipe: dict[str, Any]) -> bool:
-    """Whether all was written by a call that ended before the folder had its name."""
+def _finished(partial: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest, where all was written by a call that ended before the folder had its name."""
+    if not (partial / MANIFEST).is_file():
+        return None
     try:
-        return (partial / MANIFEST).is_file() and Corpus.open(partial).manifest["recipe"]["fingerprint"] == recipe["fingerprint"]
+        manifest = Corpus.open(partial).manifest
     except UserError:
-        return False
+        return None
+    return manifest if manifest["recipe"]["fingerprint"] == recipe["fingerprint"] else None
 
 
 def _discard(partial: Path, made: Sequence[Path]) -> None:

@@ -88,7 +88,7 @@ def _gridded(path: Path, source: type[Source] | None) -> dict[str, Any]:
     notes: list[str] = []
     try:
         with reading.records(notes) as (records, _):
-            return {"source": cls.name, "problem": None, "left_out": notes, **_record(records[0])}
+            return {"source": cls.name, "problem": None, "left_out": notes, **_record(records[0], cls.hole)}
     except UserError as error:
         datasets = open_datasets(path)
         variables = [
@@ -108,7 +108,7 @@ def _table(path: Path) -> dict[str, Any]:
     return {"format": "table of text (CSV)", "source": Generic.name, "problem": None, "variables": columns, "rows": len(table.frame)}
 
 
-def _record(record: Record) -> dict[str, Any]:
+def _record(record: Record, hole: float) -> dict[str, Any]:
     return {
         "variables": [
             {
@@ -130,7 +130,7 @@ def _record(record: Record) -> dict[str, Any]:
             "periodic_x": record.grid.boundary.periodic("x"),
         },
         "members": [m for m in record.members if m is not None],
-        "holes": len(record.segments()) - 1,
+        "holes": len(record.segments(hole)) - 1,
         **_times(record.time),
     }
 

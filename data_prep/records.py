@@ -20,8 +20,9 @@ from scigpt.data_prep.regrid import Regridder
 from scigpt.errors import UserError
 
 STATIC = ("surface_altitude", "land_area_fraction", "sea_area_fraction", "sea_floor_depth", "cell_area")
-READ_BYTES = 64 << 20
 FORCING = ("toa_incident_solar_radiation", "day_length")
+READ_BYTES = 64 << 20
+"""Of a field, read at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class Record:
         used = {s.fields[n].path for s in self.series for n in np.unique(s.piece[start:stop])}
         return [path for path in self.files if path in used]
 
-    def segments(self, hole: float = 1.5) -> list[tuple[int, int]]:
+    def segments(self, hole: float) -> list[tuple[int, int]]:
         """Ranges of frames without a hole: a step of so many median steps. Months and years of unequal length are not holes."""
         steps = np.diff(self.time.seconds)
         cuts = np.flatnonzero(steps > hole * np.median(steps)) + 1 if steps.size else np.empty(0, int)

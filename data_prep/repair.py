@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from scigpt.data.card import card
-from scigpt.data.corpus import CARD, MANIFEST, STATS, read_manifest
+from scigpt.data.corpus import CARD, MANIFEST, STATS, TRAIN, read_manifest
 from scigpt.data.files import dump_json, load_json, sha256_of, sync_folder, write_bytes
 from scigpt.data.shard import SCHEMA_VERSION, ShardReader, index_path
 from scigpt.data.statistics import Statistics
@@ -24,7 +24,7 @@ from scigpt.data_prep.convert import locked, recipe_of, shard_tasks
 from scigpt.data_prep.files import fingerprints, locate, members
 from scigpt.data_prep.pde import EQUATIONS
 from scigpt.data_prep.pools import run_tasks
-from scigpt.data_prep.shard_task import TRAIN, ShardTask
+from scigpt.data_prep.shard_task import ShardTask
 from scigpt.data_prep.source import Plan, Source
 from scigpt.data_prep.sources import SOURCES
 from scigpt.errors import UserError

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from scigpt.data.corpus import TRAIN
 from scigpt.data.files import dump_json, load_json, sha256_of, write_bytes
 from scigpt.data.gaps import Gaps
 from scigpt.data.sample import Sample
@@ -17,8 +18,6 @@ from scigpt.data.shard import index_path, write_shard
 from scigpt.data.statistics import Statistics
 from scigpt.data_prep.source import SampleRef, Source
 from scigpt.errors import UserError
-
-TRAIN = "train"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from scigpt.data.gaps import HOLE
 from scigpt.data.sample import Sample, Variable
 from scigpt.data.variables import QUANTITIES, convert
 from scigpt.errors import UserError
@@ -101,8 +102,8 @@ class Source(ABC):
     Options: ClassVar[type]
     Fetch: ClassVar[type | None] = None
     """Options of `scigpt data fetch`, a frozen dataclass; None for a source that has no public route."""
-    hole: ClassVar[float] = 1.5
-    """A step of so many usual steps is a hole in time; gridded sources cut samples there."""
+    hole: ClassVar[float] = HOLE
+    """In usual steps; gridded sources cut samples there."""
     max_out_of_bounds: ClassVar[float] = 1e-3
     """Share of values outside their plausible bounds above which the input is refused."""
 

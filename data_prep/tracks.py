@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from scigpt.data.gaps import HOLE
 from scigpt.data.sample import LEVEL_UNITS, Boundary, Coordinate, Geometry, Level, Origin, Sample, Time, Variable
 from scigpt.data.variables import QUANTITIES, convert
 from scigpt.data_prep.blocks import MIN_FRAMES
 from scigpt.data_prep.datamap import Channel, Sides
 from scigpt.errors import UserError
-
-HOLE = 1.5
-"""A step longer than this many usual ones is a hole; months and years of unequal length are none."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -271,12 +271,11 @@ def _warn_of_others(chosen: type[Source], inputs: list[Path]) -> None:
     """What a corpus says of its origin is what the source says: a file of another source would be told as something that it is not."""
     from scigpt.data_prep.embedded import resolve
     from scigpt.data_prep.inspect import reader
-    from scigpt.data_prep.sources import SOURCES
 
-    others = [s for s in SOURCES if s not in ("generic", "arrays")]
-    for path in inputs[:3]:
-        found = reader(resolve(path))
-        if found is not None and found.name in others and not chosen.recognises(resolve(path)) and chosen.name in others:
+    of_any_origin = ("generic", "arrays")
+    for path in [] if chosen.name in of_any_origin else inputs[:3]:
+        found = None if chosen.recognises(resolve(path)) else reader(resolve(path))
+        if found is not None and found.name not in of_any_origin:
             _log.warning(
                 "%s looks like a file of the source %s; as %s its licence and attribution are told as those of %s",
                 path,

@@ -6,6 +6,7 @@ same file, `A2008296` is a year and a day of the year, and the corners of some t
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -110,7 +111,10 @@ class Modis(GriddedSource):
     @classmethod
     def recognises(cls, path: Path) -> bool:
         try:
-            return is_hdf4(path) and b"MODIS_Grid" in path.read_bytes()
+            if not is_hdf4(path):
+                return False
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return data.find(b"MODIS_Grid") >= 0
         except OSError:
             return False
 

@@ -17,6 +17,8 @@ from scigpt.data.statistics import Statistics
 from scigpt.errors import UserError
 
 SCHEMA_VERSION = 1
+TRAIN = "train"
+"""The split that is trained on."""
 MANIFEST, STATS, CARD = "manifest.json", "stats.json", "CARD.md"
 _OPEN_SHARDS = 64
 

@@ -12,13 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scigpt.data.corpus import Corpus
+from scigpt.data.corpus import TRAIN, Corpus
 from scigpt.data.files import dump_json, load_json
 from scigpt.data.sample import Sample
 from scigpt.data.shard import ShardReader, index_path
 from scigpt.errors import UserError
-
-TRAIN = "train"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 from scigpt.data.sample import Sample, Time
 
 HOLE = 1.5
-"""Steps between two samples of one place from which on something is missing."""
+"""A step of so many usual ones is a hole in time, unless a source says otherwise; months and years of unequal length are none."""
 LISTED = 20
 """Holes that a manifest lists, the longest ones."""
 

@@ -128,8 +128,8 @@ def _members(key: str, split: str, sample: Sample) -> Iterable[tuple[str, np.nda
     whole = bool(sample.valid.all())
     zero = whole or not sample.values[~sample.valid].any()  # as readers leave what is invalid
     values = sample.values if zero else np.where(sample.valid, sample.values, np.float32(0))
-    # the ends of a channel tell as much as a look at every value, and take no array of their own
-    if not all(np.isfinite(float(values[:, c].min())) and np.isfinite(float(values[:, c].max())) for c in range(values.shape[1])):
+    ranges = [_range(values[:, c], None if whole else sample.valid[:, c]) for c in range(values.shape[1])]
+    if any(not low > high and not np.isfinite([low, high]).all() for low, high in ranges):
         bad = ~np.isfinite(values)
         t, c, *place = (int(i) for i in np.argwhere(bad)[0])
         files = ", ".join(f.name for f in sample.origin.files[:2])
@@ -138,7 +138,7 @@ def _members(key: str, split: str, sample: Sample) -> Iterable[tuple[str, np.nda
             f"sample {key}{f' ({files})' if files else ''}: variable {sample.variables[c].key} has {count} valid values that "
             f"are NaN or infinite, the first in frame {t} at (z, y, x) = {tuple(place)}; mark them invalid or mend the input"
         )
-    stored, packing = _pack(values, sample, whole)
+    stored, packing = _pack(values, sample, whole, ranges)
     meta = {**sample.meta(), "key": key, "split": split, "packing": packing}
     for coordinate in meta["coordinates"].values():
         if isinstance(coordinate["values"], list):  # an unknown station height is null, because NaN is not JSON
@@ -150,7 +150,9 @@ def _members(key: str, split: str, sample: Sample) -> Iterable[tuple[str, np.nda
     yield "meta.json", None, dump_json(meta)
 
 
-def _pack(values: np.ndarray, sample: Sample, whole: bool) -> tuple[np.ndarray, dict[str, list[float]] | None]:
+def _pack(
+    values: np.ndarray, sample: Sample, whole: bool, ranges: Sequence[tuple[float, float]]
+) -> tuple[np.ndarray, dict[str, list[float]] | None]:
     """int16 with scale and offset per variable where no variable suffers, else the float32 values.
 
     A quiet stretch of a seismogram would lose a third of its amplitude in int16, so the error is held against what a model must
@@ -158,12 +160,13 @@ def _pack(values: np.ndarray, sample: Sample, whole: bool) -> tuple[np.ndarray, 
 
     Args:
         whole: whether every value is valid.
+        ranges: of each variable, as `_range` gives it.
     """
     stored = np.zeros(values.shape, np.int16)
     scales, offsets = [], []
     for c, variable in enumerate(sample.variables):
         field, valid = values[:, c], None if whole else sample.valid[:, c]
-        low, high = _range(field, valid)
+        low, high = ranges[c]
         if low > high:
             scales.append(1.0)
             offsets.append(0.0)
@@ -183,14 +186,14 @@ def _pack(values: np.ndarray, sample: Sample, whole: bool) -> tuple[np.ndarray, 
 
 
 def _range(field: np.ndarray, valid: np.ndarray | None) -> tuple[float, float]:
-    """The least and the largest value of those that are valid; infinity and its opposite where none is."""
+    """The least and the largest value of those that are valid, NaN where one is; infinity and its opposite where none is valid."""
     if valid is None:
         return float(field.min()), float(field.max())
     source, known, low, high = table(field), table(valid), np.inf, -np.inf
     for part in blocks(*source.shape):
         inside = source[part][known[part]]
         if inside.size:
-            low, high = min(low, float(inside.min())), max(high, float(inside.max()))
+            low, high = float(np.minimum(low, inside.min())), float(np.maximum(high, inside.max()))
     return low, high
 
 

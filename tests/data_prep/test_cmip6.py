@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
+from readings import real
 
 from scigpt.data.corpus import Corpus
 from scigpt.data.sample import TIME_UNITS, Sample
@@ -29,12 +29,6 @@ REAL = (
     "tasmax_day_HadGEM2-CC_rcp85_r1i1p1_na10kgrid_qm-moving-50bins-detrend_2095.nc",
     "tos_Omon_CESM2-FV2_historical_r1i1p1f1_gn_200001.nc",
 )
-
-
-def real(name: str) -> Path:
-    if "SCIGPT_REALDATA" not in os.environ:
-        pytest.skip("SCIGPT_REALDATA is not set")
-    return Path(os.environ["SCIGPT_REALDATA"]) / name
 
 
 def read(*paths: Path | str, **options: Any) -> list[Sample]:

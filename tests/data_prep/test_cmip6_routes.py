@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
+from readings import real
 
 from scigpt.data.corpus import Corpus
 from scigpt.data.sample import Level, Sample
@@ -21,12 +21,6 @@ from scigpt.errors import UserError
 
 LAT, LON = np.arange(-75.0, 90.0, 30.0), np.arange(0.0, 360.0, 45.0)
 MODEL = {"source_id": "MRI-ESM2-0", "experiment_id": "historical", "variant_label": "r1i1p1f1", "grid_label": "gn"}
-
-
-def real(name: str) -> Path:
-    if "SCIGPT_REALDATA" not in os.environ:
-        pytest.skip("SCIGPT_REALDATA is not set")
-    return Path(os.environ["SCIGPT_REALDATA"]) / name
 
 
 def read(*paths: Path, **options: Any) -> list[Sample]:

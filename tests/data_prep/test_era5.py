@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from readings import real
 
 from scigpt.data.sample import Level, Sample
 from scigpt.data_prep.sources.era5 import Era5
@@ -18,12 +18,6 @@ from scigpt.errors import UserError
 
 LAT = np.arange(50.0, 40.0, -2.0)
 LON = np.arange(-10.0, 4.0, 2.0)
-
-
-def real(name: str) -> Path:
-    if "SCIGPT_REALDATA" not in os.environ:
-        pytest.skip("SCIGPT_REALDATA is not set")
-    return Path(os.environ["SCIGPT_REALDATA"]) / name
 
 
 def read(path: Path | list[Path], **options: Any) -> list[Sample]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
+from readings import real
 
 from scigpt.data.corpus import Corpus
 from scigpt.data.sample import Level, Sample
@@ -21,12 +21,6 @@ from scigpt.errors import UserError
 
 LAT, LON = np.arange(60.0, 50.0, -2.0), np.arange(350.0, 358.0, 1.0)
 G = 9.80665
-
-
-def real(name: str) -> Path:
-    if "SCIGPT_REALDATA" not in os.environ:
-        pytest.skip("SCIGPT_REALDATA is not set")
-    return Path(os.environ["SCIGPT_REALDATA"]) / name
 
 
 def read(*paths: Path, **options: Any) -> list[Sample]:

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from readings import real
 
 from scigpt.data_prep.source import Remote
 from scigpt.data_prep.sources import esgf
 from scigpt.data_prep.sources.cmip6 import Cmip6
 from scigpt.errors import UserError
-
-
-def real(name: str) -> Path:
-    if "SCIGPT_REALDATA" not in os.environ:
-        pytest.skip("SCIGPT_REALDATA is not set")
-    return Path(os.environ["SCIGPT_REALDATA"]) / name
 
 
 def found(get: Callable[[str], bytes], **options: Any) -> list[Remote]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from readings import real, refusal_of, samples_of
 
 from scigpt.data.corpus import Corpus
 from scigpt.data.sample import Sample
@@ -28,12 +29,6 @@ SIDE = 96
 L30 = "HLS.L30.T06WVS.2024120T211159.v2.0"
 S30 = "HLS.S30.T06WVS.2024120T213529.v2.0"
 CHIP = ("coastal", "blue", "green", "red", "nir", "swir_1", "swir_2", "cirrus", "thermal_11um", "thermal_12um")
-
-
-def real(name: str) -> Path:
-    if "SCIGPT_REALDATA" not in os.environ:
-        pytest.skip("SCIGPT_REALDATA is not set")
-    return Path(os.environ["SCIGPT_REALDATA"]) / name
 
 
 def write(path: Path, values: np.ndarray, crs: str = "EPSG:32606", north: float = 7200000.0, **profile: Any) -> Path:
@@ -70,18 +65,8 @@ def granule(folder: Path, stem: str, bands: dict[str, np.ndarray], fmask: np.nda
     return [*made, write(folder / f"{stem}.Fmask.tif", flags, nodata=255, **profile)]
 
 
-def read(inputs: Path | list[Path], **options: Any) -> list[Sample]:
-    source = Hls(inputs if isinstance(inputs, list) else [inputs], Hls.Options(**options))
-    return [s for s in source.samples(source.plan().refs) if s is not None]
-
-
-def refused(inputs: Path | list[Path], **options: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        read(inputs, **options)
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    assert len(sentence) < 400
-    return sentence
+read = functools.partial(samples_of, Hls)
+refused = functools.partial(refusal_of, Hls)
 
 
 def by_name(sample: Sample) -> dict[str, np.ndarray]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import functools
 from pathlib import Path
 from typing import Any
 
 import netCDF4
 import numpy as np
 import pytest
+from readings import real, samples_of
 
 from scigpt.data.corpus import Corpus
-from scigpt.data.sample import Sample
 from scigpt.data_prep.convert import convert
 from scigpt.data_prep.source import parse_options
 from scigpt.data_prep.sources.ilamb import Ilamb, IlambFetch
@@ -27,15 +27,7 @@ regions/Koppen.nc sha1:78df0cc91e143dc903c6c6c0f1901f982fb42857
 """
 
 
-def real(name: str) -> Path:
-    if "SCIGPT_REALDATA" not in os.environ:
-        pytest.skip("SCIGPT_REALDATA is not set")
-    return Path(os.environ["SCIGPT_REALDATA"]) / name
-
-
-def read(paths: Path | list[Path], **options: Any) -> list[Sample]:
-    source = Ilamb(paths if isinstance(paths, list) else [paths], Ilamb.Options(**options))
-    return [s for s in source.samples(source.plan().refs) if s is not None]
+read = functools.partial(samples_of, Ilamb)
 
 
 def write(path: Path, name: str, values: np.ndarray, units: str, sites: bool = False, **attrs: Any) -> Path:

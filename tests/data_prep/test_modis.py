@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import urllib.parse
 import zlib
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from earth import MODIS_RADIUS, MODIS_SIDE, REFLECTANCE, modis_tile
+from readings import real, samples_of
 
 from scigpt.data.corpus import Corpus
 from scigpt.data.sample import Sample
@@ -32,15 +32,8 @@ REAL = "MOD09GA.A2008296.h14v17.006.2015181011753.hdf"
 TILE = (24, 24)
 
 
-def real(name: str) -> Path:
-    if "SCIGPT_REALDATA" not in os.environ:
-        pytest.skip("SCIGPT_REALDATA is not set")
-    return Path(os.environ["SCIGPT_REALDATA"]) / name
-
-
 def read(path: Path | list[Path], **options: Any) -> list[Sample]:
-    source = Modis(path if isinstance(path, list) else [path], Modis.Options(**{"tile": None, **options}))
-    return [s for s in source.samples(source.plan().refs) if s is not None]
+    return samples_of(Modis, path, **{"tile": None, **options})
 
 
 def daily(

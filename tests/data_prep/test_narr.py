@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import netCDF4
 import numpy as np
 import pytest
+from readings import real, samples_of
 
 from scigpt.data.corpus import Corpus
 from scigpt.data.sample import Level, Sample
@@ -43,15 +43,8 @@ def to_the_earth(plane: Any, longitude: np.ndarray, latitude: np.ndarray, u: np.
     return u * east[0] + v * east[1], u * north[0] + v * north[1]
 
 
-def real(name: str) -> Path:
-    if "SCIGPT_REALDATA" not in os.environ:
-        pytest.skip("SCIGPT_REALDATA is not set")
-    return Path(os.environ["SCIGPT_REALDATA"]) / name
-
-
-def read(paths: Path | list[Path], **options: Any) -> list[Sample]:
-    source = Narr(paths if isinstance(paths, list) else [paths], Narr.Options(**{"split": "train"} | options))
-    return [s for s in source.samples(source.plan().refs) if s is not None]
+def read(path: Path | list[Path], **options: Any) -> list[Sample]:
+    return samples_of(Narr, path, **{"split": "train", **options})
 
 
 def write(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from readings import real, refusal_of, samples_of
 
 from scigpt.data.corpus import Corpus
-from scigpt.data.sample import Sample
 from scigpt.data_prep.convert import convert
 from scigpt.data_prep.formats import rasters
 from scigpt.data_prep.sources.prism import Prism
@@ -46,12 +46,6 @@ NODATA -9999
 INFO = (
     "PRISM_DATASET_FILENAME: adj_best.bil\nPRISM_DATASET_CREATE_DATE: 20150908\nPRISM_DATASET_TYPE: an81/r1503\nPRISM_DATASET_VERSION: D2\n"
 )
-
-
-def real(name: str) -> Path:
-    if "SCIGPT_REALDATA" not in os.environ:
-        pytest.skip("SCIGPT_REALDATA is not set")
-    return Path(os.environ["SCIGPT_REALDATA"]) / name
 
 
 def grid(seed: int, low: float = 0.0, high: float = 50.0) -> np.ndarray:
@@ -91,18 +85,8 @@ def tif_zip(path: Path, values: np.ndarray, info: str = "", **tags: str) -> Path
     return path
 
 
-def read(inputs: Path | list[Path], **options: Any) -> list[Sample]:
-    source = Prism(inputs if isinstance(inputs, list) else [inputs], Prism.Options(**options))
-    return [s for s in source.samples(source.plan().refs) if s is not None]
-
-
-def refused(inputs: Path | list[Path], **options: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        read(inputs, **options)
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    assert len(sentence) < 400
-    return sentence
+read = functools.partial(samples_of, Prism)
+refused = functools.partial(refusal_of, Prism)
 
 
 def test_a_bil_in_a_zip_equals_numpy_with_cell_centres_and_gaps(tmp_path: Path) -> None:
