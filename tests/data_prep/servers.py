@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+
+from scigpt.data_prep.fetch import Network, Patience, Report, look
+from scigpt.data_prep.fetch import fetch as run
+from scigpt.data_prep.source import Description, Remote
+
+ABOUT = Description("toy", "test", "any", "CC-BY-4.0", "Those who made it (doi:10.0/toy)")
+QUICK = Patience(attempts=4, first=0.001, longest=5.0, timeout=10.0)
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -167,3 +176,12 @@ def s3_server() -> Iterator[Any]:
         client.create_bucket(Bucket="open", ACL="public-read")
         yield client
     server.stop()
+
+
+def fetch(remotes: list[Remote], out: Path, about: Description = ABOUT, patience: Patience = QUICK, **how: Any) -> Report:
+    network = Network(patience)
+    return run(look(remotes, out, about, network), network, **how)
+
+
+def receipts(out: Path) -> dict[str, dict[str, Any]]:
+    return json.loads((out / ".fetched.json").read_text())["files"]

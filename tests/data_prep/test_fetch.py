@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from servers import Page, Web, web
+from servers import ABOUT, QUICK, Page, Web, fetch, receipts
 
 from scigpt import __version__
 from scigpt.data.files import DiskFull
-from scigpt.data_prep.fetch import Network, Patience, Report, look
-from scigpt.data_prep.fetch import fetch as run
-from scigpt.data_prep.source import Description, Remote
+from scigpt.data_prep.fetch import Network, Patience, Report
+from scigpt.data_prep.source import Remote
 from scigpt.errors import UserError
 
-ABOUT = Description("toy", "test", "any", "CC-BY-4.0", "Those who made it (doi:10.0/toy)")
-QUICK = Patience(attempts=4, first=0.001, longest=5.0, timeout=10.0)
 BODY = np.random.default_rng(0).bytes(3_000_000)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Web]:
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    monkeypatch.delenv("EARTHDATA_TOKEN", raising=False)
-    with web() as state:
-        yield state
-
-
-def fetch(remotes: list[Remote], out: Path, about: Description = ABOUT, patience: Patience = QUICK, **how: Any) -> Report:
-    network = Network(patience)
-    return run(look(remotes, out, about, network), network, **how)
-
-
-def receipts(out: Path) -> dict[str, dict[str, Any]]:
-    return json.loads((out / ".fetched.json").read_text())["files"]
 
 
 def left(out: Path) -> list[str]:

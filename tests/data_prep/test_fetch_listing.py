@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from servers import Page, Web, web
+from servers import Page, Web, fetch, receipts
 
-from scigpt.data_prep.fetch import Network, Patience, Report, look
-from scigpt.data_prep.fetch import fetch as run
 from scigpt.data_prep.fetch.receipts import exclusive
 from scigpt.data_prep.source import Description, Remote
 from scigpt.errors import UserError
 
-ABOUT = Description("toy", "test", "any", "CC-BY-4.0", "Those who made it (doi:10.0/toy)")
-QUICK = Patience(attempts=4, first=0.001, longest=5.0, timeout=10.0)
 BODY = b"0123456789" * 1000
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Web]:
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    monkeypatch.delenv("EARTHDATA_TOKEN", raising=False)
-    with web() as state:
-        yield state
-
-
-def fetch(remotes: list[Remote], out: Path, about: Description = ABOUT, patience: Patience = QUICK, **how: Any) -> Report:
-    network = Network(patience)
-    return run(look(remotes, out, about, network), network, **how)
-
-
-def receipts(out: Path) -> dict[str, dict[str, Any]]:
-    return json.loads((out / ".fetched.json").read_text())["files"]
 
 
 @pytest.mark.parametrize(

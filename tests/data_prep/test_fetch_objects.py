@@ -5,33 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from servers import s3_server
+from servers import fetch as run
 
-from scigpt.data_prep.fetch import Network, Patience, Report, fetch, look
-from scigpt.data_prep.source import Description, Remote
+from scigpt.data_prep.fetch import Report
+from scigpt.data_prep.source import Remote
 from scigpt.errors import UserError
 
-ABOUT = Description("toy", "test", "any", "CC0")
-QUICK = Patience(attempts=3, first=0.001, longest=1.0, timeout=10.0)
 BODY = np.random.default_rng(1).bytes(20_000_000)
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Any]:
-    with s3_server() as client:
-        yield client
-
-
-def run(remotes: list[Remote], out: Path, **how: Any) -> Report:
-    network = Network(QUICK)
-    return fetch(look(remotes, out, ABOUT, network), network, **how)
 
 
 def test_an_object_comes_anonymously_and_whole(s3: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,13 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from servers import Page, Web, s3_server, web
+from servers import ABOUT, QUICK, Page, Web, web
+from servers import fetch as run
 
-from scigpt.data_prep.fetch import Network, Patience, Report, fetch, look
+from scigpt.data_prep.fetch import Network, Report, fetch, look
 from scigpt.data_prep.fetch import stores as stores_module
-from scigpt.data_prep.source import Description, Remote
+from scigpt.data_prep.source import Remote
 from scigpt.errors import UserError
-
-ABOUT = Description("toy", "test", "any", "CC0")
-QUICK = Patience(attempts=3, first=0.001, longest=1.0, timeout=10.0)
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Any]:
-    with s3_server() as client:
-        yield client
-
-
-def run(remotes: list[Remote], out: Path, **how: Any) -> Report:
-    network = Network(QUICK)
-    return fetch(look(remotes, out, ABOUT, network), network, **how)
 
 
 class Evil:
@@ -198,7 +185,7 @@ def test_a_damaged_chunk_is_not_stored(s3: Any, tmp_path: Path) -> None:
     chunk.write_bytes(chunk.read_bytes()[:40])
     url = upload(s3, tmp_path / "remote.zarr", "damaged.zarr")
     with pytest.raises(UserError, match=r"reading failed \(\w+\), 3 times in a row"):
-        run([Remote(url, "a.zarr", kind="zarr")], tmp_path / "out")
+        run([Remote(url, "a.zarr", kind="zarr")], tmp_path / "out", patience=replace(QUICK, attempts=3))
     assert not (tmp_path / "out/a.zarr").exists()
 
 
