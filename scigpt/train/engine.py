@@ -132,7 +132,9 @@ class Trainer:
                     (run / RESULT).unlink(missing_ok=True)
                 self.journals = {name: stack.enter_context(closing(Journal(run / name, size))) for name, size in sizes.items()}
                 provenance.record(run, self.corpora, self.resumed.step if self.resumed else None, processes.world)
-                for note in (*self.mixture.notes, *(describe(d) for d in duplicates(self.corpora) if d.leak)):
+                # a corpus by itself was looked through when it was made
+                leaks = [describe(d) for d in duplicates(self.corpora) if d.leak] if len(self.corpora) > 1 else []
+                for note in (*self.mixture.notes, *leaks):
                     _log.info("%s", note)
         self.watchdog = stack.enter_context(Watchdog(run, processes.rank, config.train.watchdog))
 

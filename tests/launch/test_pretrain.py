@@ -52,3 +52,11 @@ def test_mistakes_are_one_sentence_and_code_2(corpus: Path, tmp_path: Path, caps
         err = capsys.readouterr().err
         assert sentence in err
         assert "Traceback" not in err
+
+
+def test_a_run_says_that_it_trains_on_what_another_corpus_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpora = [make_corpus(tmp_path, "one"), make_corpus(tmp_path, "two", seed=5)]  # the held-out sample 14 of two is one of one's
+    config = write(settings(corpora, tmp_path / "run", steps=1, validate_every=1), tmp_path / "c.yaml")
+    assert code_of(str(config)) in (0, None)
+    told = capsys.readouterr().err
+    assert f"{corpora[0]}, split train, sample 000014 and {corpora[1]}, split valid, sample 000009 hold the same values" in told
