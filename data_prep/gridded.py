@@ -130,28 +130,21 @@ class GriddedSource(Source):
             spans = [period_frames(r, options.period) for r in records]
             windows = [self._windows(record, notes) for record in [*records, *ood]]
             limits = self._limits(records, spans, windows, splits, notes)
+            for index, record in enumerate(ood, len(records)):
+                splits.setdefault("ood", Split("ood", "out", f"{options.ood_input} {options.ood_period or ''}".strip()))
+                start, stop = period_frames(record, options.ood_period)
+                only = [("ood", record.time.seconds[start], record.time.seconds[stop - 1])]
+                limits |= {(index, window): only for window in windows[index]}
+            for index, record in enumerate([*records, *ood]):
+                self._frames(record, windows[index][0])  # what is too large is refused before the input is hashed
+            digests = fingerprints([path for record in [*records, *ood] for path in record.files])
             found: dict[str, list[SampleRef]] = {}
             largest = 1
-            digests = fingerprints([path for record in [*records, *ood] for path in record.files])
             for index, record in enumerate([*records, *ood]):
-                if index >= len(records):
-                    splits.setdefault("ood", Split("ood", "out", f"{options.ood_input} {options.ood_period or ''}".strip()))
-                    start, stop = period_frames(record, options.ood_period)
-                    only = [("ood", record.time.seconds[start], record.time.seconds[stop - 1])]
-                    limits |= {(index, window): only for window in windows[index]}
-                slug = re.sub(r"[^a-z0-9]+", "-", record.name.lower()).strip("-")[:60] or "record"
                 for window in windows[index]:
-                    cells = math.prod(record.shape) if window is None else window[2] * window[3]
-                    frame_bytes, beside = 4 * len(record.variables) * cells, 16 * cells if record.curvilinear else 0
-                    size = self._frames(frame_bytes, beside, record)
-                    corner = "" if window is None else f"-{window[0]:05d}-{window[1]:05d}"
-                    for name, start, stop in self._pieces(record, limits.get((index, window), []), size):
-                        files = [[p.name, digests[p]] for p in record.files_of(start, stop)]
-                        for member in record.members:
-                            spec = {"record": index, "member": member, "start": start, "stop": stop, "files": files, "window": window}
-                            key = f"{slug}-{index:02d}-{member or 0:03d}-{start:08d}{corner}"
-                            largest = max(largest, (stop - start) * frame_bytes + beside)
-                            found.setdefault(name, []).append(SampleRef(key, name, spec))
+                    for ref, size in self._refs(index, record, window, limits.get((index, window), []), digests):
+                        found.setdefault(ref.split, []).append(ref)
+                        largest = max(largest, size)
             used = [s for s in splits if s in found]
         return Plan(
             tuple(ref for s in used for ref in found[s]),
@@ -208,8 +201,24 @@ class GriddedSource(Source):
 
     # its parts
 
-    def _frames(self, frame_bytes: int, beside: int, record: Record) -> int:
-        """Frames of a sample, beside its coordinates."""
+    def _refs(
+        self, index: int, record: Record, window: Window | None, limits: Sequence[tuple[str, float, float]], digests: Mapping[Path, str]
+    ) -> Iterator[tuple[SampleRef, int]]:
+        """The samples of a piece of a record, and the bytes of each."""
+        slug = re.sub(r"[^a-z0-9]+", "-", record.name.lower()).strip("-")[:60] or "record"
+        corner = "" if window is None else f"-{window[0]:05d}-{window[1]:05d}"
+        size, frame_bytes, beside = self._frames(record, window)
+        for name, start, stop in self._pieces(record, limits, size):
+            files = [[p.name, digests[p]] for p in record.files_of(start, stop)]
+            for member in record.members:
+                spec = {"record": index, "member": member, "start": start, "stop": stop, "files": files, "window": window}
+                key = f"{slug}-{index:02d}-{member or 0:03d}-{start:08d}{corner}"
+                yield SampleRef(key, name, spec), (stop - start) * frame_bytes + beside
+
+    def _frames(self, record: Record, window: Window | None) -> tuple[int, int, int]:
+        """Frames of a sample, bytes of a frame, and bytes of the coordinates beside them."""
+        cells = math.prod(record.shape) if window is None else window[2] * window[3]
+        frame_bytes, beside = 4 * len(record.variables) * cells, 16 * cells if record.curvilinear else 0
         least = min(MIN_SAMPLE_FRAMES, len(record.time), self.options.frames_per_sample)
         if (needed := least * frame_bytes + beside) > MAX_SAMPLE_BYTES:
             rows, columns = record.shape
@@ -217,7 +226,7 @@ class GriddedSource(Source):
                 f"{record.files[0].name}: {least} frames of {len(record.variables)} channels on {rows} x {columns} cells take "
                 f"{needed / 1e9:.2g} GB, more than a worker may; choose variables= or levels=, or cut the grid with tile=256"
             )
-        return min(self.options.frames_per_sample, max(MIN_SAMPLE_FRAMES, SAMPLE_BYTES // frame_bytes))
+        return min(self.options.frames_per_sample, max(MIN_SAMPLE_FRAMES, SAMPLE_BYTES // frame_bytes)), frame_bytes, beside
 
     def _windows(self, record: Record, notes: list[str]) -> list[Window | None]:
         """Pieces of the grid, row by row."""
