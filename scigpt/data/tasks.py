@@ -9,6 +9,7 @@ that it is, and the network, its normalisation, the loss and the scores stay the
     coefficients       numbers of the equation are hidden from the input and asked for
     classes            which of some values a coefficient has
     labels             `predict` are probabilities at every point; a series of single points is laid along X and seen as a whole
+    reconstruction     some places (stations, or patches of a grid) are hidden in all frames, and predicted there from the others
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from scigpt.data.corpus import Corpus
 from scigpt.data.keyed import torch_generator
 from scigpt.data.normalize import Scales
 from scigpt.data.patching import choose_patch
+from scigpt.data.reconstruction import Reconstruction
 from scigpt.data.sample import SPACE_AXES, Layout, Role
 from scigpt.errors import UserError
 
-Name = Literal["forecast", "super-resolution", "inverse", "coefficients", "classes", "labels"]
+Name = Literal["forecast", "super-resolution", "inverse", "coefficients", "classes", "labels", "reconstruction"]
 Degradation = Literal["bicubic", "subsample", "noisy", "paired"]
 SCALE_SAMPLES = 16
 """Records that the size of what super-resolution has to add is measured on."""
@@ -51,6 +53,7 @@ class TaskConfig:
         predict: variables that are predicted, of inverse and labels.
         coefficients: asked for, of coefficients; of classes exactly one.
         values: of classes: the values that the coefficient has.
+        hidden: of reconstruction, the share of the places that are hidden.
     """
 
     name: Name = "forecast"
@@ -60,12 +63,15 @@ class TaskConfig:
     predict: list[str] = field(default_factory=list)
     coefficients: list[str] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
+    hidden: float = 0.2
 
     def __post_init__(self) -> None:
         if self.factor < 2:
             raise UserError(f"factor is {self.factor}; expected 2 or more")
         if not 0 <= self.noise < math.inf:
             raise UserError(f"noise is {self.noise}; expected a share of 0 or more")
+        if not 0 < self.hidden < 1:
+            raise UserError(f"hidden is {self.hidden}; expected a share above 0 and below 1")
         if self.name in ("inverse", "labels") and not self.predict:
             raise UserError(f"the task {self.name} needs predict, the variables that are to be predicted")
         if self.name in ("coefficients", "classes") and not self.coefficients:
@@ -100,6 +106,8 @@ def build_task(config: TaskConfig, corpus: Corpus, scales: Scales, seed: int = 0
     where = f"corpus {corpus.name} ({corpus.path})"
     if config.name == "super-resolution":
         return SuperResolution.of(config, corpus, scales, seed)
+    if config.name == "reconstruction":
+        return Reconstruction.of(config.hidden, corpus, seed)
     if config.name in ("inverse", "labels"):
         names = [v.name for v in corpus.layout.variables]
         for name in config.predict:

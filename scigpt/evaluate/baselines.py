@@ -78,6 +78,38 @@ def baselines_for(batch: Batch) -> dict[str, Baseline]:
     return {"interpolation": persistence(batch), **found} if batch.layout.steady and batch.truth is not None else found
 
 
+NEAREST = 3
+MAX_PLACES = 4096
+"""Above so many, the distances of all pairs are too many to be sought for a baseline."""
+
+
+def filled_in(batch: Batch, channel: int, seen: int) -> dict[str, Tensor]:
+    """What needs no model where places are hidden (see `scigpt.data.reconstruction`), frames `1 .. T-1`, `(B, T-1, 1, Z, Y, X)`: the
+    training mean; of stations also the mean of the three nearest that have a value at the time (great circles; the training mean where
+    none has).
+
+    Args:
+        channel, seen: of the batch: what is asked, and what shows the other places.
+    """
+    mean = _training_mean(batch)[:, 1:, channel : channel + 1]
+    if batch.layout.geometry != "points" or batch.values.shape[-1] > MAX_PLACES:
+        return {"mean": mean}
+    assert batch.latitude is not None
+    assert batch.longitude is not None
+    found = mean.clone()
+    for b in range(len(batch)):
+        phi, lam = (torch.deg2rad(t[b, 0].double()) for t in (batch.latitude, batch.longitude))
+        place = torch.stack([phi.cos() * lam.cos(), phi.cos() * lam.sin(), phi.sin()], -1)
+        apart = 1 - place @ place.T  # rises with the distance on the globe
+        asked = batch.valid[b, :, channel, 0, 0].any(0).nonzero()[:, 0]
+        for t in range(1, batch.values.shape[1]):
+            there = batch.valid[b, t, seen, 0, 0].nonzero()[:, 0]
+            if len(there) and len(asked):
+                near = apart[asked][:, there].topk(min(NEAREST, len(there)), largest=False).indices
+                found[b, t - 1, 0, 0, 0, asked] = batch.values[b, t, seen, 0, 0, there].double()[near].mean(1)
+    return {"nearest three": found, "mean": mean}
+
+
 def _wide(seconds: Tensor) -> Tensor:
     return seconds.double()[..., None, None, None, None]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-METHODS = ("model", "interpolation", "persistence", "linear", "mean", "trailing mean", "climatology", "FNO")
+METHODS = ("model", "interpolation", "nearest three", "persistence", "linear", "mean", "trailing mean", "climatology", "FNO")
 CLASSES = {"better": "win", "even": "even", "worse": "loss", "undefined": "none"}
 
 

@@ -16,6 +16,7 @@ GREY, INK = "#c4c4c4", "#222222"
 COLOURS = {
     MODEL: "#c8102e",
     "interpolation": "#5b6770",
+    "nearest three": "#5b6770",
     "persistence": "#5b6770",
     "linear": "#1f6fb2",
     "mean": "#b5bac0",
@@ -27,6 +28,7 @@ COLOURS = {
 STYLES = {
     MODEL: "-",
     "interpolation": "--",
+    "nearest three": "--",
     "persistence": "--",
     "linear": "-.",
     "mean": ":",

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from scigpt.data.batches import Batch
 from scigpt.data.mixture import Item, Window
+from scigpt.data.reconstruction import seen_as
 from scigpt.data.sample import Sample, Time
 from scigpt.data.tasks import Asked
 from scigpt.evaluate.answers import Answers
-from scigpt.evaluate.baselines import baselines_for
+from scigpt.evaluate.baselines import baselines_for, filled_in
 from scigpt.evaluate.breakdown import ranges, regions
 from scigpt.evaluate.climatology import Climatology
 from scigpt.evaluate.conservation import Drift, drift
@@ -163,9 +164,14 @@ class _OneStep:
             part = _only(batch, c)
             mask, truth = scored(part), part.target_values()
             forecasts = {n: p[:, :, c : c + 1] for n, p in predictions.items()}
-            forecasts |= {n: b.one_step(part) for n, b in baselines_for(part).items()}
+            seen = seen_as(batch.layout, c)
+            if seen is None:
+                forecasts |= {n: b.one_step(part) for n, b in baselines_for(part).items()}
+            else:
+                forecasts |= filled_in(batch, c, seen)
             if climate is not None:
-                forecasts[CLIMATOLOGY] = climate[:, 1:, c : c + 1]
+                own = c if seen is None else seen
+                forecasts[CLIMATOLOGY] = climate[:, 1:, own : own + 1]
             self.images.add(part, forecasts)
             for name, forecast in forecasts.items():
                 for f, values in _columns(score(forecast, truth, mask, part.weight)).items():
@@ -370,25 +376,32 @@ def _curve(curve: Tensor) -> dict[str, Any]:
 def _example(work: Plan, frames: int, item: Item, prediction: Tensor, batch: Batch) -> Example:
     corpus = work.subject.corpus
     sample = corpus.read(work.split, item.entry, *Window.of(corpus, work.subject.config, frames).slices(item))
+    kept = slice(None) if work.subject.task is None else _told_once(batch)
     if work.subject.task is not None:
         sample = _as_viewed(sample, batch)
-    return Example(sample, prediction[0].float().cpu().numpy())
+    return Example(sample, prediction[0][:, kept].float().cpu().numpy())
 
 
 def _as_viewed(sample: Sample, batch: Batch) -> Sample:
     """The first window of a batch as a task shows it: what the model is given, then what is to be predicted."""
-    layout = batch.layout
+    layout, kept = batch.layout, _told_once(batch)
     same = sample.layout.grid == layout.grid and sample.geometry == layout.geometry
     return replace(
         sample,
-        values=torch.cat([batch.values[0, :1], batch.target_values()[0]]).cpu().numpy(),
-        valid=batch.valid[0].cpu().numpy(),
-        variables=layout.variables,
+        values=torch.cat([batch.values[0, :1], batch.target_values()[0]])[:, kept].cpu().numpy(),
+        valid=batch.valid[0][:, kept].cpu().numpy(),
+        variables=tuple(layout.variables[c] for c in kept),
         time=Time(batch.seconds[0].cpu().numpy(), batch.calendar),
         geometry=layout.geometry,
         coordinates=sample.coordinates if same else {},
         steady=layout.steady,
     )
+
+
+def _told_once(batch: Batch) -> list[int]:
+    """All channels, without those that show the other places of one that is asked for."""
+    layout = batch.layout
+    return [c for c, v in enumerate(layout.variables) if v.predicted or seen_as(layout, c) is None]
 
 
 def _predicted(batch: Batch) -> list[tuple[int, str]]:
