@@ -26,6 +26,8 @@ from scigpt.errors import UserError
 
 FORMATS = {"netcdf3": "NetCDF (classic)", "netcdf4": "NetCDF-4/HDF5", "grib": "GRIB", "zarr": "Zarr"}
 MARKS = {b"\x0e\x03\x13\x01": "HDF4", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "BigTIFF", b"MM\0+": "BigTIFF", b"PK\3\4": "zip"}
+LOOKED_AT = 16
+"""Samples that are made at most until one holds a value."""
 MAX_VALUES = 1 << 24
 """The invalid share is measured on frames spread over the record, up to about this many values."""
 
@@ -37,7 +39,7 @@ def inspect(path: Path | str) -> dict[str, Any]:
     it, or None), `variables` (each with `name`, `file_name`, `unit`, `file_unit`, `levels`, `invalid_share`), `left_out` (reasons), `grid`,
     `calendar`, `frames`, `first`, `last`, `step_seconds` (`min`, `median`, `max`), `holes`, `members`; of a table `rows`; of simulations
     `simulated` (`trajectories`, `frames`, `steady`, `grid`, `first`, `last`, `boundary` and `coefficients` of the first, and the `splits`
-    that the file says).
+    that the file says); of stations, waveforms and surveys `samples` (by split) and `first_sample`.
 
     Raises:
         UserError: nothing at the path, an empty or damaged file.
@@ -51,6 +53,8 @@ def inspect(path: Path | str) -> dict[str, Any]:
         return report | _simulated(found, source)
     if source is Generic:
         return report | _table(found)
+    if source is not None and not issubclass(source, GriddedSource):
+        return report | {"format": report["format"] or source.describe().formats} | _recorded(found, source)
     if kind(found) == "other":
         report["format"] = _format(found)
         if source is None and found.is_dir():
@@ -133,6 +137,28 @@ def _record(record: Record, hole: float) -> dict[str, Any]:
         "holes": len(record.segments(hole)) - 1,
         **_times(record.time),
     }
+
+
+def _recorded(path: Path, source: type[Source]) -> dict[str, Any]:
+    """Of stations, waveforms and surveys: what `prepare` would plan, and the first sample that holds a value."""
+    try:
+        made = source((path,))
+        plan = made.plan()
+        with made.kept_open():
+            sample = next((s for s in made.samples(plan.refs[:LOOKED_AT]) if s is not None), None)
+    except UserError as error:
+        return {"source": source.name, "problem": str(error)}
+    splits = {split.name: sum(r.split == split.name for r in plan.refs) for split in plan.splits}
+    report: dict[str, Any] = {"source": source.name, "problem": None, "left_out": list(plan.notes), "samples": splits}
+    if sample is None:
+        return report
+    shares = 1 - sample.valid.mean((0, 2, 3, 4))
+    variables = [
+        {"name": v.name, "unit": v.unit, "role": v.role, "level": str(v.level) if v.level else None, "invalid_share": float(share)}
+        for v, share in zip(sample.variables, shares, strict=True)
+    ]
+    first = {"geometry": sample.geometry, "grid": list(sample.layout.grid), "place": sample.origin.place, "variables": variables}
+    return report | {"variables": variables, "first_sample": first | _times(sample.time)}
 
 
 def _times(time: Time) -> dict[str, Any]:
@@ -223,6 +249,8 @@ def format_report(report: dict[str, Any]) -> str:
         text = f"  {v.get('name') or v['file_name']} [{unit}]"
         if v.get("file_name") and v.get("name"):
             text += f" from {v['file_name']} [{v['file_unit'] or 'no unit'}]"
+        if v.get("level"):
+            text += f" at {v['level']}"
         if v.get("levels"):
             text += f" at {', '.join(v['levels'])}"
         if "dims" in v:
@@ -239,6 +267,13 @@ def format_report(report: dict[str, Any]) -> str:
         wrap = ", periodic in longitude" if g["periodic_x"] else ""
         latitude, longitude = ("{:g} to {:g}".format(*g[axis]) for axis in ("latitude", "longitude"))
         lines.append(f"  {g['kind']} grid {g['shape'][0]} x {g['shape'][1]}, latitude {latitude}, longitude {longitude}{wrap}")
+    if "first_sample" in report:
+        f = report["first_sample"]
+        lines.append("  samples as planned by default: " + ", ".join(f"{count} {split}" for split, count in report["samples"].items()))
+        calendar = "" if f["calendar"] == "none" else f", calendar {f['calendar']}"
+        grid = " x ".join(map(str, f["grid"]))
+        lines.append(f"  the first: {f['place']}, {f['frames']} frames of {f['geometry']} {grid} (z, y, x)")
+        lines.append(f"    from {f['first']} to {f['last']}{calendar}")
     if "simulated" in report:
         s = report["simulated"]
         span = "steady" if s["steady"] else f"{s['frames']} frames, {s['first']} to {s['last']}"

@@ -253,13 +253,18 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a sample comes from: source, files, licence, who to thank, place (station, tile, region, trajectory seed)."""
+    """Where a sample comes from: source, files, licence, who to thank, place (station, tile, region, trajectory seed).
+
+    Args:
+        about: what people and studies ask for and the model is not given, as JSON: event, magnitude, instrument, ids of stations.
+    """
 
     source: str
     licence: str
     files: tuple[SourceFile, ...] = ()
     attribution: str = ""
     place: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +404,7 @@ class Sample:
                 "attribution": self.origin.attribution,
                 "place": self.origin.place,
                 "files": [{"name": f.name, "sha256": f.sha256} for f in self.origin.files],
+                **({"about": dict(self.origin.about)} if self.origin.about else {}),
             },
         }
 
@@ -430,6 +436,7 @@ class Sample:
                 tuple(SourceFile(f["name"], f["sha256"]) for f in origin["files"]),
                 origin["attribution"],
                 origin["place"],
+                origin.get("about", {}),
             ),
             geometry=layout.geometry,
             boundary=layout.boundary,
