@@ -163,7 +163,7 @@ _CONVENTIONAL = [
     Quantity(
         "gross_primary_productivity",
         "kg m**-2 s**-1",
-        -1e-7,
+        -1e-6,
         1e-6,
         aliases=("gpp",),
         standard_name="gross_primary_productivity_of_biomass_expressed_as_carbon",
@@ -179,7 +179,7 @@ _CONVENTIONAL = [
     Quantity(
         "ecosystem_respiration",
         "kg m**-2 s**-1",
-        -1e-7,
+        -1e-6,
         1e-6,
         aliases=("reco",),
         standard_name="surface_upward_mass_flux_of_carbon_dioxide_expressed_as_carbon_due_to_respiration",
@@ -219,6 +219,7 @@ _CONVENTIONAL = [
     Quantity("soil_temperature", "K", 200, 350),
     Quantity("soil_water_content", "1", -0.01, 1.01, standard_name="volume_fraction_of_condensed_water_in_soil"),
     Quantity("cloud_area_fraction_in_layer", "1", -0.01, 1.01, standard_name="cloud_area_fraction_in_atmosphere_layer"),
+    Quantity("surface_upward_mole_flux_of_carbon_dioxide", "mol m**-2 s**-1", -2e-4, 2e-4),
     Quantity("water_table_depth", "m", -10, 1000),
     Quantity("water_surface_height", "m", -500, 9000, standard_name="water_surface_height_above_reference_datum"),
 ]
@@ -237,6 +238,9 @@ QUANTITIES = Registry(
         Quantity("cloud_mask", "1", -0.01, 1.01),
         Quantity("snow_mask", "1", -0.01, 1.01),
         Quantity("water_mask", "1", -0.01, 1.01),
+        # stations
+        Quantity("friction_velocity", "m s**-1", -0.01, 10),
+        Quantity("catchment_area", "m**2", 0, 1e13, "log1p", 1e6),
         # seismology
         Quantity("ground_velocity_east", "m s**-1", -10, 10, "asinh", 1e-6),
         Quantity("ground_velocity_north", "m s**-1", -10, 10, "asinh", 1e-6),
@@ -301,7 +305,7 @@ def _unit_registry() -> Any:
 _SPELLINGS = {
     **dict.fromkeys(("", "unitless", "fraction", "(0 - 1)"), "1"),
     **dict.fromkeys(("Celsius", "degree_C", "deg_C", "degrees_C", "C"), "degC"),
-    **dict.fromkeys(("kelvin", "degK"), "K"),
+    **dict.fromkeys(("kelvin", "degK", "deg K", "deg. K"), "K"),
     **dict.fromkeys(("Fahrenheit", "degree_F", "deg_F", "degrees_F", "deg F"), "degF"),
     **dict.fromkeys(("deg C", "deg. C"), "degC"),
     **dict.fromkeys(("mb", "millibars"), "mbar"),
