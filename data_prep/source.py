@@ -78,7 +78,7 @@ class Remote:
         kind: a `file` as it is; a `zarr` store of which `select` says the part; a request to the climate data store (`cds`).
         bytes: size, where the catalogue says it.
         checksum: `sha256:...` or `md5:...`, where the catalogue says it.
-        login: whose account is needed (`earthdata`, `cds`); None for anonymous access.
+        login: whose account is needed (`earthdata`, `cds`, `edx`, `arm`); None for anonymous access.
         select: of a store `variables`, `start`, `stop` (ISO dates), `levels`, `latitude`, `longitude` (low, high); of `cds` the request.
     """
 
@@ -87,7 +87,7 @@ class Remote:
     kind: Literal["file", "zarr", "cds"] = "file"
     bytes: int | None = None
     checksum: str | None = None
-    login: Literal["earthdata", "cds"] | None = None
+    login: Literal["earthdata", "cds", "edx", "arm"] | None = None
     select: Mapping[str, Any] = field(default_factory=dict)
 
 

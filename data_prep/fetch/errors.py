@@ -6,7 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from scigpt.errors import UserError
 
-_SIGNED = ("sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token", "key", "api_key", "apikey", "code")
+_SIGNED = ("sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token", "key", "api_key", "apikey", "code", "user")
 
 
 class Transient(Exception):
@@ -23,6 +23,14 @@ class Transient(Exception):
 
 class Refused(UserError):
     """Nothing further can be fetched in this state (login, terms, a server that wants to be left alone): all of it stops."""
+
+
+class Absent(UserError):
+    """The service has no data for this request (204): nothing to fetch, and no fault."""
+
+
+class TooLarge(UserError):
+    """The service finds the request too large (413): it must be asked for less."""
 
 
 class Stopped(Exception):

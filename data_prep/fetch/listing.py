@@ -11,8 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scigpt.data.files import dump_json, sha256_of
-from scigpt.data_prep.fetch import cds, stores
-from scigpt.data_prep.fetch.earthdata import HELP
+from scigpt.data_prep.fetch import armlive, cds, earthdata, edx, stores
 from scigpt.data_prep.fetch.errors import Refused, public
 from scigpt.data_prep.fetch.network import Network
 from scigpt.data_prep.fetch.objects import refuse_local
@@ -22,6 +21,14 @@ from scigpt.errors import UserError
 
 _CHECKSUMS = {"sha256": 64, "md5": 32, "sha1": 40}
 _OURS = (".part", ".part.json", ".tmp")
+
+
+_LOGINS = {
+    "earthdata": f"these files need a NASA Earthdata account; {earthdata.HELP}",
+    "cds": f"these requests need an account of the climate data store; {cds.HELP}",
+    "edx": f"every download of the Energy Data eXchange needs a key; {edx.HELP}",
+    "arm": f"these files need an account of ARM Live; {armlive.HELP}",
+}
 
 
 @dataclass(frozen=True)
@@ -71,10 +78,9 @@ class Listing:
             raise UserError(f"--accept-licence {accepted_licence}: the licence of {self.about.name} is {licence!r}; name that one")
         if not self.about.redistributable and accepted_licence is None:
             raise UserError(f"{self.about.name}: these data come under terms that must be accepted; add --accept-licence '{licence}'")
-        if not self.logins.get("earthdata", True):
-            raise Refused(f"{self.about.name}: these files need a NASA Earthdata account; {HELP}")
-        if not self.logins.get("cds", True):
-            raise Refused(f"{self.about.name}: these requests need an account of the climate data store; {cds.HELP}")
+        for login, sentence in _LOGINS.items():
+            if not self.logins.get(login, True):
+                raise Refused(f"{self.about.name}: {sentence}")
         if self.needed > self.free:
             raise UserError(
                 f"{self.out}: {self.needed / 1e9:.1f} GB are to be fetched and the disk has {self.free / 1e9:.1f} GB free; "
@@ -129,7 +135,12 @@ def look(remotes: Iterable[Remote], out: Path, about: Description, network: Netw
     sizes = {i.remote.file: i.remote.bytes for i in pending if i.remote.bytes is not None}
     sizes |= {i.remote.file: stores.size(network, i.remote) for i in pending if i.remote.kind == "zarr" and i.remote.bytes is None}
     needed = {i.remote.login or ("cds" if i.remote.kind == "cds" else None) for i in pending}
-    checks = {"earthdata": network.earthdata.available, "cds": cds.available}
+    checks = {
+        "earthdata": network.earthdata.available,
+        "cds": cds.available,
+        "edx": network.edx.available,
+        "arm": network.arm.available,
+    }
     return Listing(
         out,
         about,

@@ -17,8 +17,9 @@ import requests
 import urllib3
 
 from scigpt import __version__
+from scigpt.data_prep.fetch import armlive, edx
 from scigpt.data_prep.fetch.earthdata import HELP, Earthdata
-from scigpt.data_prep.fetch.errors import Refused, Stopped, Transient, bare
+from scigpt.data_prep.fetch.errors import Absent, Refused, Stopped, TooLarge, Transient, bare
 from scigpt.errors import UserError
 
 Result = TypeVar("Result")
@@ -69,6 +70,8 @@ class Network:
 
     patience: Patience = field(default_factory=Patience)
     earthdata: Earthdata = field(default_factory=Earthdata)
+    edx: edx.Edx = field(default_factory=edx.Edx)
+    arm: armlive.ArmLive = field(default_factory=armlive.ArmLive)
     stopping: threading.Event = field(default_factory=threading.Event)
     _local: threading.local = field(default_factory=threading.local)
     _rest: dict[str, float] = field(default_factory=dict)
@@ -131,7 +134,7 @@ class Network:
         """The answer behind an address and its redirections, its body still to be read; status 200, 206 or 416.
 
         Args:
-            login: `earthdata` where that account is needed; its credentials go to the hosts of `self.earthdata` only.
+            login: `earthdata`, `edx` where that account is needed; credentials go to the hosts of `self.earthdata` or `self.edx` only.
 
         Raises:
             Transient: a fault that may pass.
@@ -162,17 +165,18 @@ class Network:
         return session
 
     def _follow(self, url: str, headers: dict[str, str], login: str | None) -> requests.Response:
-        where = url
+        where = self.arm.signed(url) if login == "arm" else url
         for _ in range(_HOPS):
             if urlsplit(where).scheme not in ("http", "https"):
                 raise UserError(f"{bare(url)}: the server points to {bare(where)}, which is not an address of the web")
-            response = self._send(where, headers, self.earthdata.header(where) if login == "earthdata" else None)
+            keys = self.edx.headers(where) if login == "edx" else {}
+            response = self._send(where, {**headers, **keys}, self.earthdata.header(where) if login == "earthdata" else None)
             target = response.headers.get("Location")
             if response.status_code not in _MOVED or target is None:
                 return response
             response.close()
             where = urljoin(where, target)
-        raise Refused(f"{bare(url)}: redirected {_HOPS} times without an end{'; for Earthdata ' + HELP if login else ''}")
+        raise Refused(f"{bare(url)}: redirected {_HOPS} times without an end{'; for Earthdata ' + HELP if login == 'earthdata' else ''}")
 
     def _send(self, url: str, headers: dict[str, str], credentials: str | None) -> requests.Response:
         try:
@@ -199,8 +203,18 @@ class Network:
         status, where = response.status_code, bare(url)
         if status in (200, 206, 416):
             return
+        if status == 204:
+            raise Absent(f"{where}: the service has no data for this request (204); widen the options of the fetch")
+        if status == 413:
+            raise TooLarge(
+                f"{where}: the request is too large for the service (413); ask for less at once: shorter times, fewer stations or channels"
+            )
         if status in _PASSING:
             raise Transient(f"the server answers {status} ({response.reason})", _retry_after(response))
+        if status in (401, 403) and login == "edx":
+            raise Refused(f"{where}: the Energy Data eXchange does not accept the key ({status}); check it, or {edx.HELP}")
+        if status in (401, 403) and login == "arm":
+            raise Refused(f"{where}: ARM Live does not accept the account ({status}); check it, or {armlive.HELP}")
         if status == 401 and login == "earthdata":
             raise Refused(f"{where}: Earthdata does not accept the token or password (401); check it, or {HELP}")
         if status == 401:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from scigpt.data.files import DiskFull
 from scigpt.data_prep.fetch import cds, http, objects, stores
-from scigpt.data_prep.fetch.errors import Refused, Stopped
+from scigpt.data_prep.fetch.errors import Absent, Refused, Stopped
 from scigpt.data_prep.fetch.listing import Item, Listing
 from scigpt.data_prep.fetch.network import Network
 from scigpt.data_prep.fetch.part import Part, Unlike
@@ -22,6 +23,7 @@ from scigpt.data_prep.fetch.receipts import Receipts, exclusive
 from scigpt.errors import UserError
 
 Grown = Callable[[int], None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class _State:
     connections: int
     done: dict[str, int] = field(default_factory=dict)
     failed: list[UserError] = field(default_factory=list)
+    absent: list[UserError] = field(default_factory=list)
     broken: list[BaseException] = field(default_factory=list)
 
 
@@ -69,6 +72,10 @@ def fetch(listing: Listing, network: Network, connections: int = 4, accepted_lic
     if state.failed:
         rest = f" ({len(state.failed) - 1} more failed)" if len(state.failed) > 1 else ""
         raise UserError(f"{state.failed[0]}{rest}; {len(state.done)} of {len(listing.pending)} are fetched and kept")
+    if state.absent:
+        if len(state.absent) == len(listing.items):
+            raise state.absent[0]
+        _log.info("%d of %d requests: the service has no data", len(state.absent), len(listing.pending))
     there = tuple(i.remote.file for i in listing.items if i.there)
     came = tuple(i.remote.file for i in listing.items if i.remote.file in state.done)
     return Report(came, there, sum(state.done.values()))
@@ -110,6 +117,8 @@ def _worker(state: _State, todo: queue.SimpleQueue[Item], make: Callable[[_State
         except (Refused, DiskFull) as error:
             state.broken.append(error)
             state.network.stopping.set()
+        except Absent as error:
+            state.absent.append(error)
         except UserError as error:
             state.failed.append(error)
         except BaseException as error:  # told by the main thread

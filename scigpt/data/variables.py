@@ -93,6 +93,9 @@ SPECTRAL_BANDS: Mapping[str, tuple[float, float]] = {
 }
 """Bands of optical images: common name, and about which wavelengths in nm."""
 
+DIRECTIONS = ("east", "north", "up", "radial", "transverse", "horizontal_1", "horizontal_2", "horizontal_3")
+"""Of ground motion: on the map, towards and across the way from the source, and of horizontals whose azimuth is not known."""
+
 _CONVENTIONAL = [
     Quantity(
         "air_temperature", "K", 150, 350, aliases=("t", "t2m", "2t", "2m_temperature", "tas", "tasmax", "tasmin", "ta", "temperature")
@@ -207,6 +210,9 @@ _CONVENTIONAL = [
     Quantity("surface_upwelling_shortwave_flux", "W m**-2", -5, 1400, standard_name="surface_upwelling_shortwave_flux_in_air"),
     Quantity("surface_upwelling_longwave_flux", "W m**-2", 0, 1000, standard_name="surface_upwelling_longwave_flux_in_air"),
     Quantity("surface_net_downward_radiative_flux", "W m**-2", -500, 1500),
+    Quantity("surface_net_downward_shortwave_flux", "W m**-2", -5, 1500),
+    Quantity("surface_net_downward_longwave_flux", "W m**-2", -500, 300),
+    Quantity("water_potential_evaporation_amount", "kg m**-2", -50, 100),
     Quantity("soil_heat_flux", "W m**-2", -500, 800, standard_name="downward_heat_flux_in_soil"),
     Quantity(
         "photosynthetic_photon_flux",
@@ -240,16 +246,14 @@ QUANTITIES = Registry(
         Quantity("water_mask", "1", -0.01, 1.01),
         # stations
         Quantity("friction_velocity", "m s**-1", -0.01, 10),
+        Quantity("water_potential_evaporation_amount_penman_monteith", "kg m**-2", -50, 100),
         Quantity("catchment_area", "m**2", 0, 1e13, "log1p", 1e6),
         # seismology
-        Quantity("ground_velocity_east", "m s**-1", -10, 10, "asinh", 1e-6),
-        Quantity("ground_velocity_north", "m s**-1", -10, 10, "asinh", 1e-6),
-        Quantity("ground_velocity_up", "m s**-1", -10, 10, "asinh", 1e-6),
-        Quantity("seismic_counts_east", "count", -(2.0**31), 2.0**31),
-        Quantity("seismic_counts_north", "count", -(2.0**31), 2.0**31),
-        Quantity("seismic_counts_up", "count", -(2.0**31), 2.0**31),
-        *(Quantity(f"ground_acceleration_{d}", "m s**-2", -100, 100, "asinh", 1e-3) for d in ("east", "north", "up")),
-        *(Quantity(f"ground_displacement_{d}", "m", -100, 100, "asinh", 1e-6) for d in ("east", "north", "up")),
+        *(Quantity(f"ground_velocity_{d}", "m s**-1", -10, 10, "asinh", 1e-6) for d in DIRECTIONS),
+        *(Quantity(f"ground_acceleration_{d}", "m s**-2", -100, 100, "asinh", 1e-3) for d in DIRECTIONS),
+        *(Quantity(f"ground_displacement_{d}", "m", -100, 100, "asinh", 1e-6) for d in DIRECTIONS),
+        *(Quantity(f"seismic_counts_{d}", "count", -(2.0**31), 2.0**31) for d in DIRECTIONS),
+        Quantity("pressure_counts", "count", -(2.0**31), 2.0**31),
         Quantity("acoustic_pressure", "Pa", -1e4, 1e4, "asinh", 0.1),
         Quantity("seismic_velocity_model", "m s**-1", 0, 15000),
         Quantity("shear_wave_velocity_30m", "m s**-1", 50, 5000),
