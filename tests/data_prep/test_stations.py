@@ -50,7 +50,7 @@ class Toy(StationSource):
             told["latitude"],
             told["longitude"],
             tuple(names[n] for n in told["values"]),
-    begins.min(),
+            begins.min(),
             begins.max(),
             lambda: Readings(begins, values),
             told.get("height"),
