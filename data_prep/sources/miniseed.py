@@ -10,7 +10,6 @@ must agree sample for sample. Without an input the source takes two days of 1 Hz
 from __future__ import annotations
 
 import fnmatch
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,24 +24,14 @@ from scigpt.data_prep import embedded
 from scigpt.data_prep.blocks import pieces, time_blocks
 from scigpt.data_prep.files import locate, sha256
 from scigpt.data_prep.formats.opening import one_sentence
+from scigpt.data_prep.seismic import orientation
+from scigpt.data_prep.seismic.orientation import DIRECTIONS
+from scigpt.data_prep.seismic.stationxml import Metadata
+from scigpt.data_prep.seismic.waveforms import EPOCH, form_of, obspy, read_traces
 from scigpt.data_prep.source import Description, Plan, SampleRef, Source, Split
 from scigpt.errors import UserError
 
 EMBEDDED_DEFAULT = ("embedded:CH.BALST.LH.mseed", "embedded:IU.ANMO.LH.seed")
-DIRECTIONS = ("east", "north", "up")
-LETTERS = {"E": "east", "N": "north", "Z": "up"}
-ALIGNED = 2.0
-"""Degrees within which a lone horizontal counts as pointing north or east."""
-_EPOCH = 946684800 * 10**9
-
-
-def obspy() -> Any:
-    """The package obspy, an extra."""
-    try:
-        import obspy
-    except ImportError:
-        raise UserError("reading miniSEED needs obspy, which is not installed; run: pip install 'scigpt[seismic]'") from None
-    return obspy
 
 
 @dataclass(frozen=True)
@@ -140,11 +129,7 @@ class Miniseed(Source):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        if path.is_dir():
-            return False
-        with path.open("rb") as file:
-            head = file.read(8)
-        return head[:2] == b"MS" or (head[:6].isdigit() and head[6:7] in (b"D", b"R", b"Q", b"M", b"V"))
+        return form_of(path) in ("miniSEED", "miniSEED 3")
 
     def plan(self) -> Plan:
         o, notes = self.options, list[str]()
@@ -284,47 +269,19 @@ class Miniseed(Source):
         quantities = [QUANTITIES[f"{prefix}_{d}"] for d in DIRECTIONS if d in present]
         return tuple(Variable(q.name, q.unit) for q in quantities)
 
-    def weights(self, instrument: Instrument) -> dict[str, dict[str, float]]:
+    def weights(self, instrument: Instrument) -> orientation.Weights:
         """How each direction is put together from the components: `{"north": {"N": 1.0}}`.
 
         Raises:
             UserError: a component whose direction is not known.
         """
-        letters = instrument.letters
-        result = {LETTERS[c]: {c: 1.0} for c in letters if c in LETTERS}
-        turned = [c for c in letters if c not in LETTERS]
-        if not turned:
-            return result
-        azimuths = {}
-        for letter in turned:
-            stretch = next(s for s in instrument.stretches if s.id[-1] == letter)
-            if self.inventory is None or letter not in "12":
-                raise UserError(
-                    f"{stretch.path.name}: the component {stretch.id} does not say which way it points; "
-                    "expected E, N or Z, or 1 and 2 with the azimuths of a StationXML (stationxml=PATH)"
-                )
-            with one_sentence(stretch.path, f"oriented by {self.options.stationxml}"):
-                at = obspy().UTCDateTime(ns=instrument.begin + round(stretch.start * instrument.step * 1e9))
-                orientation = self.inventory.get_orientation(stretch.id, at)
-            if abs(orientation["dip"]) > ALIGNED:
-                dip = f"{stretch.path.name}: the component {stretch.id} dips by {orientation['dip']:g} degrees"
-                raise UserError(f"{dip}; expected a horizontal, leave it out with channels=")
-            azimuths[letter] = float(np.deg2rad(orientation["azimuth"]))
-        if len(turned) == 2:
-            if "north" in result or "east" in result:
-                raise UserError(f"{instrument.name} has the components {letters}; choose one set of horizontals with channels=")
-            inverse = np.linalg.pinv(np.array([[np.cos(a), np.sin(a)] for a in azimuths.values()]))
-            for row, direction in zip(inverse, ("north", "east"), strict=True):
-                result[direction] = {c: float(w) for c, w in zip(azimuths, row, strict=True)}
-            return result
-        letter, angle = next(iter(azimuths.items()))
-        for direction, weight in (("north", np.cos(angle)), ("east", np.sin(angle))):
-            if abs(weight) > np.cos(np.deg2rad(ALIGNED)) and direction not in result:
-                return {**result, direction: {letter: float(np.sign(weight))}}
-        raise UserError(
-            f"{instrument.name}{letter} points to azimuth {np.rad2deg(angle):g} degrees; a lone horizontal must point north or east, "
-            "give its partner too or leave it out with channels="
-        )
+        first = {c: next(s for s in instrument.stretches if s.id[-1] == c) for c in instrument.letters}
+        metadata, found = Metadata(*([] if self.inventory is None else [self.inventory])), {}
+        for stretch in first.values():
+            at = instrument.begin + round(stretch.start * instrument.step * 1e9)
+            found[stretch.id] = metadata.orientation(stretch.id, at)
+        where = next((s.path.name for c, s in first.items() if c not in orientation.LETTERS), instrument.stretches[0].path.name)
+        return orientation.weights({c: s.id for c, s in first.items()}, found.get, where, instrument.name)
 
 
 class _Ready:
@@ -352,7 +309,7 @@ class _Ready:
         valid = np.isfinite(values)
         if not valid.any():
             raise UserError(f"{ref.spec['files'][0][0]}: {instrument.name} has no finite sample at all in {ref.key}")
-        first = instrument.begin - _EPOCH + round(start * instrument.step * 1e9)
+        first = instrument.begin - EPOCH + round(start * instrument.step * 1e9)
         files = tuple(SourceFile(name, digest) for name, digest in ref.spec["files"])
         origin = Origin(instrument.origin.source, instrument.origin.licence, files, instrument.origin.attribution, instrument.name)
         return Sample(
@@ -399,28 +356,3 @@ class _Ready:
             where = self.source.inventory.get_coordinates(stretch.id, at)
         units = {"latitude": "degrees_north", "longitude": "degrees_east", "elevation": "m"}
         return {n.replace("elevation", "height"): Coordinate(("x",), np.array([where[n]]), unit) for n, unit in units.items()}
-
-
-def read_traces(path: Path, headonly: bool = False) -> Any:
-    """The contiguous traces of a miniSEED or SEED file, in the order of the file.
-
-    Raises:
-        UserError: another format, or a file that ends within a record (obspy itself would only warn).
-    """
-    if not Miniseed.recognises(path):
-        raise UserError(f"{path.name} is not miniSEED or SEED by its first bytes; expected records that begin with a sequence number")
-    with one_sentence(path), warnings.catch_warnings():
-        warnings.simplefilter("error", category=_mseed_warning())
-        traces = obspy().read(str(path), format="MSEED", headonly=headonly, details=False)
-    shortest = min(t.stats.mseed.record_length for t in traces)
-    if path.stat().st_size % shortest:
-        size = path.stat().st_size
-        raise UserError(f"{path.name} ends within a record ({size} bytes, records of {shortest}); it is truncated, fetch it again")
-    return traces
-
-
-def _mseed_warning() -> type[Warning]:
-    obspy()
-    from obspy.io.mseed import InternalMSEEDWarning
-
-    return InternalMSEEDWarning

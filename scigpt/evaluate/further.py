@@ -114,7 +114,7 @@ class Images:
 
 
 class PickTally:
-    """Of labels on lines: peaks of the probability against peaks of the label."""
+    """Of labels on lines: peaks of the probability against peaks of the label. A trace whose label nobody knows counts for nothing."""
 
     def __init__(self) -> None:
         self._said: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -129,12 +129,15 @@ class PickTally:
         said, true = prediction.distribution.mean, batch.target_values()
         for c, variable in enumerate(batch.layout.variables):
             if variable.predicted:
-                self._said[variable.key].append(said[:, -1, c, 0, 0].double().cpu().numpy())
-                self._true[variable.key].append(true[:, -1, c, 0, 0].double().cpu().numpy())
+                known = batch.valid[:, -1, c, 0, 0].any(-1)
+                self._said[variable.key].append(said[known, -1, c, 0, 0].double().cpu().numpy())
+                self._true[variable.key].append(true[known, -1, c, 0, 0].double().cpu().numpy())
 
     def numbers(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for variable, parts in self._said.items():
+            if not sum(len(p) for p in parts):
+                continue
             picks = picking.pick(np.concatenate(parts), THRESHOLD, DISTANCE)
             arrivals = [p.samples for p in picking.pick(np.concatenate(self._true[variable]), 0.5, DISTANCE)]
             found[variable] = {}

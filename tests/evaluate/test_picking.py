@@ -6,12 +6,18 @@ from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
+from toys import make_batch
 
+from scigpt.data.normalize import normalize
 from scigpt.errors import UserError
+from scigpt.evaluate.further import PickTally
 from scigpt.evaluate.picking import Picks, match, pick, score_picks
+from scigpt.model.backbone import Prediction
+from scigpt.model.heads import Labels
 
 
 def bumps(samples: int, *peaks: tuple[float, float]) -> np.ndarray:
@@ -138,3 +144,23 @@ def test_picks_are_peaks_and_a_wider_tolerance_never_lowers_a_share(traces: int,
 def test_mistakes_are_told(wrong: object, words: str) -> None:
     with pytest.raises(UserError, match=words):
         wrong()  # type: ignore[operator]
+
+
+def test_an_arrival_that_nobody_knows_makes_no_pick_wrong() -> None:
+    batch = make_batch((2, 1, 1, 200), ("a",), count=2)
+    batch.values[:, -1, 0, 0, 0] = torch.from_numpy(bumps(200, (60, 1.0))).float()
+    batch.valid[:] = True
+    batch.valid[1] = False  # a bell stands where nothing is known
+    batch.values[1, -1, 0, 0, 0] = 0.0
+    said = torch.logit(torch.from_numpy(bumps(200, (61, 0.9))).clamp(1e-6)).float().expand(2, 1, 1, 1, 1, 200)
+    tally = PickTally()
+    tally.add(batch, Prediction(Labels(said), normalize(batch), batch))
+    scores = tally.numbers()["picks"]["a"]["within 2 samples"]
+    assert (scores["precision"], scores["recall"], scores["bias"]) == (1.0, 1.0, 1.0)
+    batch.valid[:] = True
+    tally.add(batch, Prediction(Labels(said), normalize(batch), batch))
+    assert tally.numbers()["picks"]["a"]["within 2 samples"]["precision"] == pytest.approx(2 / 3)
+    nothing = PickTally()
+    batch.valid[:] = False
+    nothing.add(batch, Prediction(Labels(said), normalize(batch), batch))
+    assert nothing.numbers()["picks"] == {}

@@ -1,0 +1,212 @@
+"""Which windows of which recordings show which events: the plan of an earthquake corpus, from headers and catalogues alone."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scigpt.data_prep.seismic.events import Event, distance_to, first_arrival, is_quakeml, read_quakeml
+from scigpt.data_prep.seismic.instruments import OUTPUTS, covered, instruments_of, motion, off_grid, place_of, weights_of
+from scigpt.data_prep.seismic.stationxml import is_stationxml, read_metadata
+from scigpt.data_prep.seismic.waveforms import Header, form_of, headers_of
+from scigpt.data_prep.seismic.windows import Grid, Processing
+from scigpt.errors import UserError
+
+_LATE = 3600 * 10**9
+"""Nanoseconds after an earthquake within which its first waves come everywhere, with room to spare."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A record of an event (or of noise before it) at a station; a sample to be.
+
+    Args:
+        name: `NET.STA.LOC.BI` of the instrument; `station`: `NET.STA`.
+        event, time: its id, and its instant in nanoseconds since 1970.
+        given: the split that a dataset states.
+        measured: the variables.
+        labels: of the phases p and s the sample at which they arrive; None where it is not known, False where there is no arrival.
+        files: numbers of the files it is made from.
+        spec: how it is read.
+    """
+
+    key: str
+    name: str
+    station: str
+    event: str
+    time: int
+    given: str | None
+    measured: tuple[str, ...]
+    place: Mapping[str, float] | None
+    labels: Mapping[str, float | bool | None]
+    about: Mapping[str, Any]
+    files: tuple[int, ...]
+    frames: int
+    spec: Mapping[str, Any]
+
+
+class Recordings:
+    """Event catalogues, station metadata and waveforms, sorted by what their first bytes say."""
+
+    def __init__(self, files: Sequence[Path], options: Any, notes: list[str]) -> None:
+        self.files, self.options, self.notes = files, options, notes
+        self.events: list[Event] = []
+        self.inventories: list[int] = []
+        headers: list[Header] = []
+        for number, path in enumerate(files):
+            with path.open("rb") as file:
+                head = file.read(4096)
+            if form_of(path) is not None:
+                headers += headers_of(path, notes)
+            elif is_stationxml(head):
+                self.inventories.append(number)
+            elif is_quakeml(head):
+                self.events += read_quakeml(path, notes)
+            elif not head:
+                raise UserError(f"{path.name} is empty (0 bytes); fetch it again")
+            else:
+                raise UserError(
+                    f"{path.name} is neither miniSEED nor SAC, QuakeML or StationXML by its first bytes; leave it out, or fetch it again"
+                )
+        self.metadata = read_metadata([files[i] for i in self.inventories])
+        self.number = {path: i for i, path in enumerate(files)}
+        self._require(headers)
+        self.instruments = instruments_of(headers, options)
+
+    def _require(self, headers: Sequence[Header]) -> None:
+        where = self.files[0].parent.name
+        if not headers:
+            raise UserError(f"{where} holds no waveforms (miniSEED or SAC); fetch them too, or give them as --input")
+        if not self.events:
+            raise UserError(
+                f"{where} holds no event (QuakeML); for records without events use the source miniseed, or give the catalogue as --input"
+            )
+        (name, number), *_ = Counter(e.id for e in self.events).most_common(1)
+        if number > 1:
+            raise UserError(f"the event {name} stands in the catalogues twice; give one catalogue")
+        if self.options.response and not self.inventories:
+            raise UserError("response=true needs the instruments' responses; give a StationXML of level response as --input too")
+
+    def windows(self) -> list[Window]:
+        found: list[Window] = []
+        for name, timeline in self.instruments.items():
+            for number, event in enumerate(self.events):
+                early = event.time - round((self.options.before + self.options.after + self.options.pad) * 1e9)
+                near = timeline.touching(early, event.time + _LATE + round(self.options.after * 1e9))
+                if near:
+                    found += self._of_event(name, near, number, event)
+        return found
+
+    def _of_event(self, name: str, headers: Sequence[Header], number: int, event: Event) -> Iterator[Window]:
+        o = self.options
+        network, station, _, _ = name.split(".")
+        place = place_of(headers[0], event.time, self.metadata)
+        p, s = (event.first(phase, network, station) for phase in "PS")
+        about: dict[str, Any] = {"event": event.about(), "station": {"id": name, **(place or {})}}
+        distance = None
+        if place is not None:
+            kilometres, degrees, back = distance_to(event, place)
+            about |= {"distance_km": round(kilometres, 3), "distance_degrees": round(degrees, 5), "back_azimuth": round(back, 3)}
+            distance = degrees, back
+        predicted = None
+        if distance is not None and (p is None and o.anchor == "p"):
+            predicted = event.time + round(first_arrival(event.depth or 0.0, distance[0]) * 1e9)
+        if o.anchor == "origin":
+            anchor, told = event.time, "origin"
+        elif p is not None:
+            anchor, told = p, "pick"
+        elif predicted is not None:
+            anchor, told = predicted, "iasp91"
+        else:
+            self.notes.append(
+                f"{name}: {event.id} is left out, there is neither a pick of P nor a StationXML to predict it (anchor=origin)"
+            )
+            return
+        about["anchor"] = told
+        back_azimuth = None if distance is None else distance[1]
+        made = self._window(name, headers, number, event, anchor - round(o.before * 1e9), place, back_azimuth, about, {"p": p, "s": s})
+        if made is None:
+            return
+        yield made
+        draw = int.from_bytes(hashlib.sha256(f"{o.seed}\0{made.key}".encode()).digest()[:7]) / 2**56
+        if draw < o.noise and o.anchor == "p":
+            first = anchor - round((o.quiet + o.before + o.after) * 1e9)
+            quiet = self._window(
+                name, headers, number, event, first, place, back_azimuth, about | {"noise": True}, {"p": False, "s": False}
+            )
+            if quiet is not None:
+                yield quiet
+
+    def _window(
+        self,
+        name: str,
+        headers: Sequence[Header],
+        number: int,
+        event: Event,
+        first: int,
+        place: Mapping[str, float] | None,
+        back_azimuth: float | None,
+        about: Mapping[str, Any],
+        arrivals: Mapping[str, int | bool | None],
+    ) -> Window | None:
+        """The samples that begin at an instant; None where too little of them was recorded."""
+        o = self.options
+        length = round((o.before + o.after) * 1e9)
+        inside = [h for h in headers if h.touches(first, first + length)]
+        if covered(inside, first, first + length) < max(o.min_valid, 1e-9) * length:
+            return None
+        reference = min(inside, key=lambda h: (h.start, h.id))
+        grid = Grid(reference.start, reference.rate, *Processing(rate=o.rate).ratio(reference.rate))
+        start = int(np.ceil(grid.index(first) - 1e-6))
+        frames = max(round((o.before + o.after) / grid.step), 2)
+        prefix, factor = motion(reference, o)
+        margin = round(o.pad * 1e9) if o.response or o.rate is not None else 0
+        used = [h for h in headers if h.touches(first - margin, first + length + margin)]
+        weights = weights_of(used, name, grid.instant(start), o, self.metadata, back_azimuth, self._note_once)
+        if not weights:
+            return None
+        off_grid(inside, grid, self._note_once)
+        slug = re.sub(r"[^a-z0-9]+", "-", name.lower())
+        key = f"{number:06d}-{slug}" + ("-noise" if about.get("noise") else "")
+        quality = "".join(sorted({h.quality for h in inside}))
+        labels = {k: v if v is None or v is False else grid.index(int(v)) - start for k, v in arrivals.items()}
+        files = sorted({self.number[h.path] for h in used})
+        spec = {
+            "traces": [[self.number[h.path], h.id, h.start, h.rate, h.count] for h in used],
+            "grid": [grid.begin, grid.rate, grid.up, grid.down],
+            "start": start,
+            "frames": frames,
+            "first": grid.instant(start),
+            "step": grid.step,
+            "weights": weights,
+            "factor": factor,
+            "output": "DEF" if prefix == "acoustic_pressure" else OUTPUTS[o.motion],
+            "inventories": self.inventories,
+        }
+        told = {**about, **({"quality": quality} if quality else {}), "sampling_rate": 1 / grid.step}
+        return Window(
+            key,
+            name,
+            ".".join(name.split(".")[:2]),
+            event.id,
+            event.time,
+            None,
+            tuple(weights),
+            place,
+            labels,
+            told,
+            tuple(files),
+            frames,
+            spec,
+        )
+
+    def _note_once(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
