@@ -29,11 +29,18 @@ LONGEST = 450
 
 @dataclass(frozen=True)
 class Case:
-    """A real sample: the source that reads it, its path below the folder of samples, and options."""
+    """A real sample: the source that reads it, its path below the folder of samples, and options.
+
+    Args:
+        beside: files that the source reads with it: paths below the folder of samples, or the text itself by name.
+        open_end: whether a file that ends after a whole row (or trace, or record) cannot be told from a whole one.
+    """
 
     source: str
     path: str
     words: tuple[str, ...] = ("split=train",)
+    beside: tuple[str | tuple[str, str], ...] = ()
+    open_end: bool = False
 
     def __str__(self) -> str:
         return self.path.rpartition("/")[2][:40]
@@ -68,6 +75,29 @@ REAL = (
     Case("ilamb", "ilamb/layout_gpp_grid.nc", ()),
     Case("era5", "zarr/test_zarr"),
 )
+CANADIAN = f"CA006105978  45.3833  -75.7167   79.0 ON {'OTTAWA CDA RCS':30} {'':3} {'':3} {'':5}\n"
+GROUND = (
+    Case("ghcn", "ghcn/1763-1764.csv", open_end=True),
+    Case("ghcn", "ghcn/CA006105978.dly", beside=(("ghcnd-stations.txt", CANADIAN),), open_end=True),
+    Case("grdc", "grdc/test_caravan_file.nc"),
+    Case("grdc", "grdc/test_file_grdc_Q_Day.Cmd.txt"),
+    Case(
+        "fluxnet",
+        "fluxnet/FLX_FR-Pue_FLUXNET2015_FULLSET_MM_2007-2014_2-3.csv",
+        ("latitude=43.7413", "longitude=3.5957", "split=train"),
+    ),
+    Case("arm", "arm/layout_sgparmbecldradC1.c1.20200101.nc", ()),
+    Case("arm", "arm/sgp30ecorE14.b1.20190601.000000.cdf", ()),
+    Case("arm", "arm/sgpmetE13.b1.20190101.000000.cdf", ()),
+    Case("segy", "segy/small.sgy", open_end=True),
+    Case("segy", "segy/shot-gather.sgy", open_end=True),
+    Case("segy", "segy/viking_small.segy", open_end=True),
+    Case("scec-bbp", "scec_bbp/s01.merged.bbp"),
+    Case("scec-bbp", "scec_bbp/2002-SYL.acc.bbp", ("split=train", "quantity=acceleration"), open_end=True),
+    Case("edx", "edx_gdr/6038187_v1.2.las", ("split=train", "licence=CC0-1.0")),
+    Case("gdr", "edx_gdr/neubrex_dss_forge.h5", ("split=train", "tile=16384")),
+)
+"""Stations, waveforms and the subsurface."""
 
 
 def real(case: Case) -> Path:
@@ -81,9 +111,15 @@ def cut(data: bytes, share: float) -> bytes:
     return data[: max(0, int(share * len(data)) - 50)]
 
 
-def copy(path: Path, folder: Path) -> Path:
-    """A copy that can be written to, under the same name: some sources read the date off it."""
+def copy(case: Case, folder: Path) -> Path:
+    """A copy that can be written to, under the same name (some sources read the date off it), with what belongs beside it."""
+    path = real(case)
     folder.mkdir(parents=True, exist_ok=True)
+    for other in case.beside:
+        if isinstance(other, str):
+            shutil.copyfile(path.parents[1] / other, folder / Path(other).name)
+        else:
+            (folder / other[0]).write_text(other[1])
     target = folder / path.name
     if path.is_dir():
         shutil.copytree(path, target, copy_function=shutil.copyfile)

@@ -9,10 +9,18 @@ from collections.abc import Collection
 
 from scigpt.data_prep.generic import Generic
 from scigpt.data_prep.source import Source
+from scigpt.data_prep.sources.arm import Arm
 from scigpt.data_prep.sources.arrays import Arrays
 from scigpt.data_prep.sources.cmip6 import Cmip6
 from scigpt.data_prep.sources.daymet import Daymet
+from scigpt.data_prep.sources.earthscope import EarthScope
+from scigpt.data_prep.sources.edx import Edx
 from scigpt.data_prep.sources.era5 import Era5
+from scigpt.data_prep.sources.ess_dive import EssDive
+from scigpt.data_prep.sources.fluxnet import Fluxnet
+from scigpt.data_prep.sources.gdr import Gdr
+from scigpt.data_prep.sources.ghcn import Ghcn
+from scigpt.data_prep.sources.grdc import Grdc
 from scigpt.data_prep.sources.hls import Hls
 from scigpt.data_prep.sources.ilamb import Ilamb
 from scigpt.data_prep.sources.miniseed import Miniseed
@@ -24,6 +32,9 @@ from scigpt.data_prep.sources.pdearena import PdeArena
 from scigpt.data_prep.sources.pdebench import PdeBench
 from scigpt.data_prep.sources.pdegym import PdeGym
 from scigpt.data_prep.sources.prism import Prism
+from scigpt.data_prep.sources.scec_bbp import ScecBbp
+from scigpt.data_prep.sources.segy import Segy
+from scigpt.data_prep.sources.seismic_experiments import SeismicExperiments
 from scigpt.data_prep.sources.superbench import SuperBench
 from scigpt.data_prep.sources.the_well import TheWell
 
@@ -60,7 +71,9 @@ def installed(taken: Collection[str]) -> dict[str, type[Source]]:
     return found
 
 
-_EARTH = (Narr, Daymet, Prism, Modis, Hls, Ilamb, Era5, Cmip6, Ostia, Miniseed)
+_STATIONS = (Ghcn, Grdc, Fluxnet, Arm, EssDive)
+_GROUND = (EarthScope, SeismicExperiments, Miniseed, ScecBbp, Segy, Edx, Gdr)
+_EARTH = (Narr, Daymet, Prism, Modis, Hls, Ilamb, *_STATIONS, *_GROUND, Era5, Cmip6, Ostia)
 """A reader of any GRIB or CMIP-like file comes after those that know a product."""
 _SIMULATED = (TheWell, PdeBench, PdeArena, PdeGym, SuperBench, OperatorScaling, Arrays)
 SOURCES: dict[str, type[Source]] = {s.name: s for s in (*_EARTH, *_SIMULATED)}

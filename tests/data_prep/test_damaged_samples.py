@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
-from damage import HTML, PNG, REAL, Case, contents, copy, cut, outcome, prepare, protected, real
+from damage import GROUND, HTML, PNG, REAL, Case, contents, copy, cut, outcome, prepare, protected
 
 from scigpt.data_prep.formats.grib import require_whole
 from scigpt.errors import UserError
@@ -40,7 +40,7 @@ def refused(case: Case, path: Path, out: Path, about: str) -> None:
 
 @pytest.mark.parametrize("case", REAL, ids=str)
 def test_a_real_file_that_is_cut_off_empty_or_another_is_refused(case: Case, tmp_path: Path) -> None:
-    path = copy(real(case), tmp_path / "damaged")
+    path = copy(case, tmp_path / "damaged")
     for number, part in enumerate(parts(path)):
         whole = part.read_bytes()
         spoilt = {f"cut at {share:.0%}": cut(whole, share) for share in SHARES} | {"HTML": HTML, "PNG": PNG}
@@ -64,7 +64,7 @@ def flips(path: Path, count: int) -> Iterator[tuple[bytes, int]]:
 
 
 def flipped_is_refused_or_the_same(case: Case, tmp_path: Path, count: int) -> None:
-    path = copy(real(case), tmp_path / "damaged")
+    path = copy(case, tmp_path / "damaged")
     before: list[list[str]] | None = None
     whole = path.read_bytes()
     for number, (data, at) in enumerate(flips(path, count)):
@@ -85,19 +85,22 @@ def test_a_flipped_bit_under_a_checksum_is_not_read_as_a_value(case: Case, tmp_p
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("case", [c for c in REAL if not c.path.startswith("zarr")], ids=str)
+@pytest.mark.parametrize("case", [c for c in (*REAL, *GROUND) if not c.path.startswith("zarr")], ids=str)
 def test_no_flipped_bit_under_a_checksum_is_read_as_a_value(case: Case, tmp_path: Path) -> None:
     flipped_is_refused_or_the_same(case, tmp_path, FLIPS)
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("case", REAL, ids=str)
+@pytest.mark.parametrize("case", [*REAL, *GROUND], ids=str)
 def test_a_real_file_that_is_cut_off_anywhere_is_refused(case: Case, tmp_path: Path) -> None:
-    path = copy(real(case), tmp_path / "damaged")
+    path = copy(case, tmp_path / "damaged")
     number = itertools.count()
     for part in parts(path):
         whole = part.read_bytes()
-        for share in np.linspace(0.001, 0.999, 15):
+        for name, data in (("HTML", HTML), ("PNG", PNG)):
+            part.write_bytes(data)
+            refused(case, path, tmp_path / f"out{next(number)}", f"{part.name}, {name}")
+        for share in np.linspace(0.001, 0.999 if case in REAL else 0.985, 15):
             part.write_bytes(cut(whole, share))
             refused(case, path, tmp_path / f"out{next(number)}", f"{part.name}, cut at {share:.2%}")
         part.write_bytes(whole)

@@ -12,14 +12,17 @@ from scigpt.errors import UserError
 from scigpt.launch.recipes import is_recipe, load_recipe
 
 FOLDER = Path(__file__).parents[2] / "configs" / "data"
-EARTH = ("cmip6", "daymet", "era5", "hls", "ilamb", "modis", "narr", "prism")
+PUBLIC = (
+    "arm", "cmip6", "daymet", "earthscope", "edx", "era5", "ess-dive", "fluxnet", "gdr", "ghcn", "grdc", "hls", "ilamb", "modis", "narr",
+    "prism", "scec-bbp", "segy", "seismic-experiments",
+)  # fmt: skip
 
 
-def test_every_source_of_the_gridded_and_imaged_earth_has_one() -> None:
-    assert sorted(p.stem for p in FOLDER.glob("*.yaml")) == sorted(EARTH)
+def test_every_public_archive_has_one() -> None:
+    assert sorted(p.stem for p in FOLDER.glob("*.yaml")) == sorted(PUBLIC)
 
 
-@pytest.mark.parametrize("name", EARTH)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_a_recipe_that_is_shipped_can_be_followed(name: str) -> None:
     recipe = load_recipe(FOLDER / f"{name}.yaml")
     source = SOURCES[recipe.source]
