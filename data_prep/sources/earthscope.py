@@ -249,6 +249,7 @@ class EarthScope(Source):
             tuple(variables),
             Time.regular((spec["first"] - EPOCH) / 1e9, spec["step"], frames, "standard"),
             origin,
+            "points" if spec["place"] else "plane",
             coordinates=coordinates(spec["place"]) if spec["place"] else {},
         )
 

@@ -312,13 +312,15 @@ class _Ready:
         first = instrument.begin - EPOCH + round(start * instrument.step * 1e9)
         files = tuple(SourceFile(name, digest) for name, digest in ref.spec["files"])
         origin = Origin(instrument.origin.source, instrument.origin.licence, files, instrument.origin.attribution, instrument.name)
+        place = self._place(instrument)
         return Sample(
             np.where(valid, values, 0.0).astype(np.float32),
             valid,
             self.variables,
             Time.regular(first / 1e9, instrument.step, stop - start, "standard"),
             origin,
-            coordinates=self._place(instrument),
+            "points" if place else "plane",
+            coordinates=place,
         )
 
     def _lay(self, into: np.ndarray, stretch: Stretch, low: int, high: int) -> None:

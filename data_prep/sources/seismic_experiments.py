@@ -266,6 +266,7 @@ class SeismicExperiments(Source):
         some = next(iter(grids.values()))
         start = int(np.ceil(some.index(first) - 1e-6))
         places = [place_of(line.headers[0], line.headers[0].start, array.metadata) for line in own.values()]
+        located = coordinates_of(places)
         shot = None if spec["shot"] is None else array.shots[spec["shot"]]
         about = self.describe()
         told: dict[str, Any] = {"network": sorted({n.split(".")[0] for n in own}), "stations": list(own), "sampling_rate": 1 / array.step}
@@ -282,7 +283,7 @@ class SeismicExperiments(Source):
                 spec["station"] or f"{', '.join(told['network'])}: {len(own)} stations",
                 told | ({"shot": shot.about()} if shot else {}),
             ),
-            geometry="points" if o.layout == "points" else "plane",
-            coordinates=coordinates_of(places),
+            geometry="points" if located else "plane",
+            coordinates=located,
             coefficients={} if shot is None else {"shot_latitude": shot.latitude, "shot_longitude": shot.longitude},
         )

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.drill
 for extra in ("rasterio", "obspy", "segyio"):
     pytest.importorskip(extra)
 
-GEOMETRY = {"era5": "sphere", "hls": "sphere", "ghcn": "points", "earthscope": "plane", "segy": "plane", "shallow-water": "plane"}
+GEOMETRY = {"era5": "sphere", "hls": "sphere", "ghcn": "points", "earthscope": "points", "segy": "plane", "shallow-water": "plane"}
+
+FRAMES = {"earthscope": 128}
 
 
 def command(*words: object) -> str:
@@ -39,7 +41,7 @@ def corpora(folder: Path) -> dict[str, Path]:
         "era5": ([earth.era5(raw / "era5.nc")], ["gap=1"]),
         "hls": ([earth.hls(raw / "hls")], ["gap=1"]),
         "ghcn": (ground.ghcn(raw / "ghcn", ground.network(48, 730)), ["frames_per_sample=64"]),
-        "earthscope": ([ground.earthquakes(raw / "earthquakes")], ["before=10", "after=40", "labels=none"]),
+        "earthscope": ([ground.earthquakes(raw / "earthquakes")], ["before=2", "after=48", "labels=none"]),
         "segy": ([ground.survey(raw / "survey.sgy")], ["tile=5x40", "gap=1"]),
     }
     for source, (files, options) in inputs.items():
@@ -58,7 +60,7 @@ def test_every_domain_trains_in_one_model_and_is_evaluated(tmp_path: Path) -> No
     assert {name: Corpus.open(path).layout.geometry for name, path in made.items()} == GEOMETRY
     config = {
         "run": str(tmp_path / "run"),
-        "data": {"corpora": [{"path": str(p)} for p in made.values()], "frames": 4, "tokens": 512},
+        "data": {"corpora": [{"path": str(p), "frames": FRAMES.get(n, 4)} for n, p in made.items()], "tokens": 512},
         "model": {"size": "nano"},
         "train": {"steps": 200, "groups": 2, "validate_every": 100, "validate_windows": 4, "checkpoint_every": 200, "threads": 1},
         "optim": {"lr": 2e-3, "warmup": 20},
