@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
 
 import earth
 import numpy as np
 import pytest
+from commands import command
 from runs import lines, write
 
 from scigpt.data.corpus import Corpus
-from scigpt.launch.cli import main
 
 pytestmark = pytest.mark.drill
 for extra in ("rasterio", "pyhdf.SD", "pyproj"):
     pytest.importorskip(extra)
-
-
-def command(*words: object) -> tuple[int, str, str]:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as left:
-        main([str(w) for w in words])
-    return int(left.value.code or 0), out.getvalue(), err.getvalue()
 
 
 def test_a_mixture_of_all_learns_and_each_has_a_card(tmp_path: Path) -> None:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
 
 import ground
 import numpy as np
 import pytest
+from commands import done
 from runs import write
 
 from scigpt.data.corpus import Corpus
-from scigpt.launch.cli import main
 
 pytestmark = pytest.mark.drill
-
-
-def command(*words: object) -> str:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as left:
-        main([str(w) for w in words])
-    assert not left.value.code, err.getvalue()
-    return out.getvalue()
 
 
 def kriging_over_nearest_three(made: ground.Network, hidden: float, seed: int = 0) -> float:
@@ -45,8 +35,8 @@ def kriging_over_nearest_three(made: ground.Network, hidden: float, seed: int = 
 def test_hidden_stations_are_found_better_than_by_their_neighbours(tmp_path: Path) -> None:
     made = ground.network(500, 3652)
     files = ground.ghcn(tmp_path / "raw", made)
-    command("data", "prepare", "ghcn", "--input", *files, "--out", tmp_path / "network", "frames_per_sample=64")
-    command("data", "verify", tmp_path / "network")
+    done("data", "prepare", "ghcn", "--input", *files, "--out", tmp_path / "network", "frames_per_sample=64")
+    done("data", "verify", tmp_path / "network")
     corpus = Corpus.open(tmp_path / "network")
     assert corpus.layout.geometry == "points"
     assert corpus.layout.grid == (1, 1, 500)
@@ -68,8 +58,8 @@ def test_hidden_stations_are_found_better_than_by_their_neighbours(tmp_path: Pat
         "optim": {"lr": 3e-3, "warmup": 50, "decay": 0.4},
         "report": {"mlflow": False},
     }
-    command("pretrain", write(config, tmp_path / "c.yaml"), "--json")
-    results = json.loads(command("evaluate", tmp_path / "run", "--corpus", tmp_path / "network", "--json"))
+    done("pretrain", write(config, tmp_path / "c.yaml"), "--json")
+    results = json.loads(done("evaluate", tmp_path / "run", "--corpus", tmp_path / "network", "--json"))
     (test,) = [s for s in results["corpora"][0]["splits"] if s["split"] == "test"]
     summary = test["summary"]
     bound = kriging_over_nearest_three(made, 0.2)
