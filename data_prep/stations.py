@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import tempfile
 from abc import abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,8 +30,8 @@ from scigpt.errors import UserError
 
 SAMPLE_BYTES = 32 << 20
 MIN_SAMPLE_FRAMES = 4
-KEPT_BYTES = 256 << 20
-"""Of records that are kept in memory while consecutive samples need them."""
+IN_MEMORY = 64 << 20
+"""Bytes of the records of a group; what is larger lies in a temporary file."""
 DAY = 86400
 _EPOCH = np.datetime64("2000-01-01", "s")
 
@@ -208,11 +208,17 @@ class Network:
         return np.array([(r.station.latitude, r.station.longitude) for r in self.records])
 
 
+Group = tuple[list[int], list[tuple[str, int, int]]]
+"""Stations that share a sample, by their number in the network, and `(split, first tick, tick after the last)` of what is made of them."""
+
+
 class StationSource(Source):
     """A source of stations; see the module docstring."""
 
     Options: ClassVar[type] = StationOptions
     options: StationOptions
+    _kept: tuple[int, int, np.ndarray] | None = None
+    """Number, first tick and values of the group that was read last."""
 
     # what a source says
 
@@ -232,15 +238,15 @@ class StationSource(Source):
     # Source
 
     def plan(self) -> Plan:
-        o, notes = self.options, list[str]()
-        network = self._network(notes)
+        o = self.options
+        network, groups, notes = self._laid_out
         splits = {name: Split(name) for name in SPLITS}
         if o.split is not None:
             splits[o.split] = Split(o.split, "out" if o.split == "ood" else "in")
         refs: dict[str, list[SampleRef]] = {}
         size, frame_bytes = self._size(network)
         digests = fingerprints(sorted({p for r in network.records for p in r.files} | set(self._beside)))
-        for index, (members_, limits) in enumerate(self._groups(network, notes)):
+        for index, (members_, limits) in enumerate(groups):
             own = [network.records[i] for i in members_]
             low, high = self._span(own)
             named = own[0].station.id if o.layout == "series" else "points"
@@ -260,11 +266,9 @@ class StationSource(Source):
         )
 
     def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample | None]:
-        network = self._network([])
-        groups = self._groups(network, [])
-        kept = _Kept(self.clock, network)
+        network, groups, _ = self._laid_out
         for ref in refs:
-            yield self._sample(network, groups[ref.spec["group"]][0], ref, kept)
+            yield self._sample(network, groups[ref.spec["group"]][0], ref)
 
     # its parts
 
@@ -278,6 +282,12 @@ class StationSource(Source):
                 with one_sentence(path):
                     found.append((path, self.open(path)))
         return found
+
+    @cached_property
+    def _laid_out(self) -> tuple[Network, list[Group], list[str]]:
+        notes: list[str] = []
+        network = self._network(notes)
+        return network, self._groups(network, notes), notes
 
     @property
     def _beside(self) -> list[Path]:
@@ -372,7 +382,7 @@ class StationSource(Source):
         return max(start, low), min(stop, high)
 
     def _phase(self, records: Sequence[Record]) -> int:
-        phases = {int(self.clock.phase(r.first)): r for r in records}
+        phases = {int(self.clock.phase(s.first)): r for r in records for _, s in r.parts}
         if len(phases) > 1 and self.options.layout == "points":
             (one, a), (other, b), *_ = phases.items()
             raise UserError(
@@ -390,8 +400,7 @@ class StationSource(Source):
     def _span(self, own: Sequence[Record]) -> tuple[int, int]:
         return int(self.clock.ticks(min(r.first for r in own))), int(self.clock.ticks(max(r.last for r in own))) + 1
 
-    def _groups(self, network: Network, notes: list[str]) -> list[tuple[list[int], list[tuple[str, int, int]]]]:
-        """For each sample of space: the stations in it, and `(split, first tick, last tick)`."""
+    def _groups(self, network: Network, notes: list[str]) -> list[Group]:
         o, whole = self.options, [("", network.start, network.stop)]
         if o.split is not None:
             parts, limits = {o.split: list(range(len(network.records)))}, {o.split: [(o.split, network.start, network.stop)]}
@@ -415,13 +424,13 @@ class StationSource(Source):
             notes.append(f"samples have {size} stations, as many as the smallest split has")
         return found
 
-    def _sample(self, network: Network, group: Sequence[int], ref: SampleRef, kept: _Kept) -> Sample | None:
+    def _sample(self, network: Network, group: Sequence[int], ref: SampleRef) -> Sample | None:
         start, stop = ref.spec["start"], ref.spec["stop"]
         own = [network.records[i] for i in group]
+        low, read = self._values_of(network, ref.spec["group"], own)
         steady = np.array([[r.station.static.get(v, np.nan) for r in own] for v in network.static], np.float64).reshape(-1, len(own))
-        values = np.full((stop - start, len(network.variables) + len(network.static), 1, 1, len(own)), np.nan, np.float32)
-        for x, i in enumerate(group):
-            kept.lay(i, start, stop, values[:, : len(network.variables), 0, 0, x])
+        values = np.empty((stop - start, len(network.variables) + len(network.static), 1, 1, len(own)), np.float32)
+        values[:, : len(network.variables), 0, 0] = read[:, start - low : stop - low].transpose(1, 2, 0)
         values[:, len(network.variables) :, 0, 0] = steady
         valid = np.isfinite(values)
         share = valid[:, [c for c, v in enumerate(network.variables) if v.predicted]].mean() if network.variables else 0.0
@@ -433,6 +442,18 @@ class StationSource(Source):
         return Sample(
             np.where(valid, values, 0.0), valid, variables, time, self._origin(own, ref), "points", coordinates=_coordinates(network, own)
         )
+
+    def _values_of(self, network: Network, group: int, own: Sequence[Record]) -> tuple[int, np.ndarray]:
+        """The first tick of a group, and all that its stations measured `(N, T, C)`: kept until another group is asked for."""
+        if self._kept is None or self._kept[0] != group:
+            self._kept = None
+            low, high = self._span(own)
+            low, high = max(low, network.start), min(high, network.stop)
+            values = _blank((len(own), high - low, len(network.variables)))
+            for record, into in zip(own, values, strict=True):
+                lay(record, self.clock, network.variables, low, into)
+            self._kept = group, low, values
+        return self._kept[1:]
 
     def _origin(self, own: Sequence[Record], ref: SampleRef) -> Origin:
         about = self.describe()
@@ -449,64 +470,64 @@ class StationSource(Source):
         )
 
 
-class _Kept:
-    """Records on the clock, read once and kept while consecutive samples need them."""
+def _blank(shape: tuple[int, ...]) -> np.ndarray:
+    """NaN in memory, or in a file without a name where that is too much."""
+    if 4 * int(np.prod(shape)) <= IN_MEMORY:
+        return np.full(shape, np.nan, np.float32)
+    with tempfile.TemporaryFile() as file:  # the mapping outlives the handle
+        values = np.memmap(file, np.float32, "w+", shape=shape)
+    for part in values:
+        part[:] = np.nan
+    return values
 
-    def __init__(self, clock: Clock, network: Network) -> None:
-        self.clock, self.network = clock, network
-        self.read: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
-        self.bytes = 0
 
-    def lay(self, index: int, start: int, stop: int, into: np.ndarray) -> None:
-        """The values of a station at the ticks start..stop, `(T, C)`."""
-        if index not in self.read:
-            self.read[index] = self._record(self.network.records[index])
-            self.bytes += sum(a.nbytes for a in self.read[index])
-            while self.bytes > KEPT_BYTES and len(self.read) > 1:
-                self.bytes -= sum(a.nbytes for a in self.read.popitem(last=False)[1][:2])
-        self.read.move_to_end(index)
-        ticks, values = self.read[index]
-        low, high = np.searchsorted(ticks, [start, stop])
-        into[ticks[low:high] - start] = values[low:high]
+def lay(record: Record, clock: Clock, variables: Sequence[Variable], low: int, into: np.ndarray) -> None:
+    """The values of a record from tick `low` on, `(T, C)`, where it has any; what two files say of one instant must agree.
 
-    def _record(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
-        """Rising ticks and values of all files; two that say something of one instant must agree."""
-        every = [(path, station, station.read()) for path, station in record.parts]
-        ticks = [self._ticks(path, station, readings) for path, station, readings in every]
-        all_ticks = np.unique(np.concatenate(ticks)) if ticks else np.empty(0, np.int64)
-        values = np.full((all_ticks.size, len(self.network.variables)), np.nan, np.float32)
-        for (path, station, readings), own in zip(every, ticks, strict=True):
-            rows = np.searchsorted(all_ticks, own)
-            for column, variable in enumerate(station.variables):
-                if variable not in self.network.variables:
-                    continue
-                c = self.network.variables.index(variable)
-                new, old = readings.values[:, column], values[rows, c]
-                differ = np.isfinite(new) & np.isfinite(old) & (new != old)
-                if differ.any():
-                    i = int(np.argmax(differ))
-                    raise UserError(
-                        f"{path.name}: {station.id} has {variable.name} {new[i]:g} at {readings.begins[i]}, and another file of the input "
-                        f"has {old[i]:g}; leave one of them out"
-                    )
-                values[rows, c] = np.where(np.isfinite(new), new, old)
-        return all_ticks, values
-
-    def _ticks(self, path: Path, station: Station, readings: Readings) -> np.ndarray:
-        begins = readings.begins
-        assert readings.values.shape == (begins.size, len(station.variables))
-        ticks, phases = self.clock.ticks(begins), self.clock.phase(begins)
-        wrong = np.flatnonzero((np.diff(ticks, prepend=ticks[:1] - 1) <= 0) | (phases != phases[:1]))
-        if wrong.size:
-            i = int(wrong[0])
-            before = f"after {begins[i - 1]}" if i else "first"
-            step = "month" if self.clock.step is None else f"step of {self.clock.step} s"
-            raise UserError(f"{path.name}: {station.id} has a value of {begins[i]} {before}; expected one value for each {step}")
-        if begins.size and not (station.first <= begins[0] and begins[-1] <= station.last):
+    Raises:
+        UserError: values that are not on the clock, that lie outside the span of their station, or that contradict each other.
+    """
+    phase = None
+    for path, station in record.parts:
+        readings = station.read()
+        ticks, own = _ticks(path, station, readings, clock)
+        if phase is not None and own is not None and own != phase:
             raise UserError(
-                f"{path.name}: {station.id} has values from {begins[0]} to {begins[-1]}, outside {station.first} to {station.last}"
+                f"{path.name}: values of {station.id} begin {own} s after a step of the clock, and in another file of the input {phase} s; "
+                "prepare these files apart"
             )
-        return ticks
+        phase = own if phase is None else phase
+        inside = (ticks >= low) & (ticks < low + len(into))
+        rows = ticks[inside] - low
+        for column, variable in enumerate(station.variables):
+            if variable not in variables:
+                continue
+            c = variables.index(variable)
+            new, old = readings.values[inside, column], into[rows, c]
+            differ = np.isfinite(new) & np.isfinite(old) & (new != old)
+            if differ.any():
+                i = int(np.argmax(differ))
+                raise UserError(
+                    f"{path.name}: {station.id} has {variable.name} {new[i]:g} at {readings.begins[inside][i]}, and another file of the "
+                    f"input has {old[i]:g}; leave one of them out"
+                )
+            into[rows, c] = np.where(np.isfinite(new), new, old)
+
+
+def _ticks(path: Path, station: Station, readings: Readings, clock: Clock) -> tuple[np.ndarray, int | None]:
+    """The ticks of values, and by how much they come after them."""
+    begins = readings.begins
+    assert readings.values.shape == (begins.size, len(station.variables))
+    ticks, phases = clock.ticks(begins), clock.phase(begins)
+    wrong = np.flatnonzero((np.diff(ticks, prepend=ticks[:1] - 1) <= 0) | (phases != phases[:1]))
+    if wrong.size:
+        i = int(wrong[0])
+        before = f"after {begins[i - 1]}" if i else "first"
+        step = "month" if clock.step is None else f"step of {clock.step} s"
+        raise UserError(f"{path.name}: {station.id} has a value of {begins[i]} {before}; expected one value for each {step}")
+    if begins.size and not (station.first <= begins[0] and begins[-1] <= station.last):
+        raise UserError(f"{path.name}: {station.id} has values from {begins[0]} to {begins[-1]}, outside {station.first} to {station.last}")
+    return ticks, int(phases[0]) if phases.size else None
 
 
 def _one_place(id_: str, record: Record) -> None:

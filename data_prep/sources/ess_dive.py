@@ -26,10 +26,12 @@ from scigpt.data_prep.formats.package_table import Head, read_head, site_column,
 from scigpt.data_prep.source import Description, Plan, Remote
 from scigpt.data_prep.sources.ess_dive_columns import variables_of
 from scigpt.data_prep.sources.ess_dive_routes import EssDiveFetch, attribution_of, licence_of, package_remotes, stated_bytes
-from scigpt.data_prep.stations import DAY, KEPT_BYTES, Clock, Readings, Station, StationOptions, StationSource
+from scigpt.data_prep.stations import DAY, Clock, Readings, Station, StationOptions, StationSource
 from scigpt.data_prep.tracks import convert_channel
 from scigpt.errors import UserError
 
+KEPT = 256 << 20
+"""Bytes of tables that are kept in memory."""
 _PAPERS = (".pdf", ".md", ".txt", ".docx", ".xml", ".xlsx", ".json", ".html", ".jpg", ".png")
 
 
@@ -210,7 +212,7 @@ class EssDive(StationSource):
             self._left.append(f"{entry.label} is left out: it has no two instants of one site, or no column that is measured")
             return None
         self._tables[entry] = table
-        while sum(t.values.nbytes for t in self._tables.values()) > KEPT_BYTES and len(self._tables) > 1:
+        while sum(t.values.nbytes for t in self._tables.values()) > KEPT and len(self._tables) > 1:
             self._tables.popitem(last=False)
         return table
 

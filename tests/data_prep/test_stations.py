@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,13 +255,46 @@ def test_samples_without_enough_values_are_left_out(tmp_path: Path) -> None:
     assert len(samples_of(Toy, path, split="train", layout="series", frames_per_sample=8, min_valid=0.5)) == 1
 
 
-def test_a_corpus_of_points_is_the_same_whatever_is_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corpus_of_points_is_the_same_in_memory_and_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = network(tmp_path)
     options = StationOptions(stations_per_sample=6, frames_per_sample=8)
     convert(Toy([path], options), tmp_path / "one", progress=False)
-    monkeypatch.setattr(stations, "KEPT_BYTES", 1)
+    monkeypatch.setattr(stations, "IN_MEMORY", 1)
     convert(Toy([path], options), tmp_path / "other", progress=False)
     one, other = (Corpus.open(tmp_path / n) for n in ("one", "other"))
     assert one.manifest["shards"] == other.manifest["shards"]
     assert one.layout.grid == (1, 1, 6)
     assert one.read("train", 0).origin.about["stations"]
+
+
+def test_two_files_of_one_station_on_two_clocks_are_refused(tmp_path: Path) -> None:
+    a = written(
+        tmp_path / "a.json", station("a", (60.0, 5.0), "2001-01-01T00:00", {"air_temperature": [280.0] * 4}, step=1800), clock=(1800, True)
+    )
+    b = written(
+        tmp_path / "b.json", station("a", (60.0, 5.0), "2001-01-02T00:10", {"air_temperature": [281.0] * 4}, step=1800), clock=(1800, True)
+    )
+    assert "one clock in a sample of points" in refusal_of(Toy, [a, b], split="train")
+    assert "prepare these files apart" in refusal_of(Toy, [a, b], split="train", layout="series")
+
+
+def test_a_record_is_read_once_however_many_samples_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stations, "IN_MEMORY", 1)
+    read: list[str] = []
+
+    class Counted(Toy):
+        def _station(self, told: dict[str, Any]) -> Station:
+            made = super()._station(told)
+
+            def counted() -> Readings:
+                read.append(made.id)
+                return made.read()
+
+            return replace(made, read=counted)
+
+    source = Counted([network(tmp_path)], StationOptions(stations_per_sample=6, frames_per_sample=5, split="train"))
+    refs = source.plan().refs
+    for ref in refs:  # a shard each
+        list(source.samples([ref]))
+    assert len(refs) == 24
+    assert sorted(read) == sorted(set(read))
