@@ -382,14 +382,24 @@ class StationSource(Source):
         return max(start, low), min(stop, high)
 
     def _phase(self, records: Sequence[Record]) -> int:
-        phases = {int(self.clock.phase(s.first)): r for r in records for _, s in r.parts}
-        if len(phases) > 1 and self.options.layout == "points":
-            (one, a), (other, b), *_ = phases.items()
+        """Seconds by which the values of all stations come after the ticks; of `series` each station has its own."""
+        found: dict[int, Record] = {}
+        for record in records:
+            own = {int(self.clock.phase(station.first)): path for path, station in record.parts}
+            if len(own) > 1:
+                (one, a), (other, b), *_ = own.items()
+                raise UserError(
+                    f"{record.station.id}: values begin {one} s after a step of the clock in {a.name} and {other} s in {b.name}; prepare "
+                    "these files apart"
+                )
+            found.setdefault(next(iter(own)), record)
+        if len(found) > 1 and self.options.layout == "points":
+            (one, first), (other, second), *_ = found.items()
             raise UserError(
-                f"values of {a.station.id} begin {one} s after a step of the clock and those of {b.station.id} {other} s; expected one "
-                "clock in a sample of points, choose with stations= or make layout=series"
+                f"values of {first.station.id} begin {one} s after a step of the clock and those of {second.station.id} {other} s; expected "
+                "one clock in a sample of points, choose with stations= or make layout=series"
             )
-        return next(iter(phases))
+        return next(iter(found))
 
     def _size(self, network: Network) -> tuple[int, int]:
         """Frames of a sample, and bytes of a frame."""

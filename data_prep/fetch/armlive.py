@@ -21,6 +21,11 @@ class ArmLive:
     def available(self) -> bool:
         return all(os.environ.get(name, "").strip() for name in (USER, TOKEN))
 
+    def asked(self, url: str) -> bool:
+        """Whether this is a request to the service with the account in it."""
+        parts, own = urlsplit(url), urlsplit(self.server)
+        return (parts.scheme, parts.netloc) == (own.scheme, own.netloc) and parts.query.startswith("user=")
+
     def signed(self, url: str) -> str:
         """The address with the account in it, for one request; not to be printed or stored.
 

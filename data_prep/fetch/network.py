@@ -213,7 +213,7 @@ class Network:
             raise Transient(f"the server answers {status} ({response.reason})", _retry_after(response))
         if status in (401, 403) and login == "edx":
             raise Refused(f"{where}: the Energy Data eXchange does not accept the key ({status}); check it, or {edx.HELP}")
-        if status in (401, 403) and login == "arm":
+        if status in (401, 403) and (login == "arm" or self.arm.asked(url)):
             raise Refused(f"{where}: ARM Live does not accept the account ({status}); check it, or {armlive.HELP}")
         if status == 401 and login == "earthdata":
             raise Refused(f"{where}: Earthdata does not accept the token or password (401); check it, or {HELP}")

@@ -1,4 +1,4 @@
-"""How the files of ARM say where, when and how well, in their old and their new layouts."""
+"""How the files of ARM say where and what, in their old and their new layouts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import netCDF4
 import numpy as np
@@ -15,12 +15,10 @@ from scigpt.data.sample import Level
 from scigpt.data.variables import QUANTITIES, convert
 from scigpt.errors import UserError
 
-Stamp = Literal["begin", "middle", "end", "instant"]
-
 DATASTREAM = re.compile(r"(?P<site>[a-z]{3})(?P<product>[a-z0-9]+?)(?P<facility>[A-Z]\d+)\.(?P<level>[a-c]\d)(?=\.|$)")
 _NAMED: tuple[tuple[str, str], ...] = (
     ("surface_air_pressure", "pressure_sfc p_sfc atmos_pressure atm_pres"),
-    ("air_temperature", "temperature_sfc T_sfc temp_mean temp_irga"),
+    ("air_temperature", "temperature_sfc T_sfc temp_mean"),
     ("relative_humidity", "relative_humidity_sfc rh_sfc rh_mean"),
     ("vapour_pressure", "vapor_pressure_mean"),
     ("wind_speed", "wspd_arith_mean wind_spd"),
@@ -28,8 +26,8 @@ _NAMED: tuple[tuple[str, str], ...] = (
     ("northward_wind", "v_wind_sfc v_sfc"),
     ("precipitation_amount", "tbrg_precip_total_corr tbrg_precip_total"),
     ("precipitation_flux", "precip_rate_sfc prec_sfc pwd_precip_rate_mean_1min org_precip_rate_mean"),
-    ("surface_upward_sensible_heat_flux", "h"),
-    ("surface_upward_latent_heat_flux", "lv_e"),
+    ("surface_upward_sensible_heat_flux", "h sensible_heat_flux_baebbr sensible_heat_flux_qcecor SH_baebbr SH_qcecor"),
+    ("surface_upward_latent_heat_flux", "lv_e latent_heat_flux_baebbr latent_heat_flux_qcecor LH_baebbr LH_qcecor"),
     ("surface_upward_mole_flux_of_carbon_dioxide", "fc"),
     ("friction_velocity", "ustar"),
     ("surface_downwelling_shortwave_flux", "swdn"),
@@ -46,10 +44,17 @@ _NAMED: tuple[tuple[str, str], ...] = (
     ("dew_point_temperature", "dewpoint_p Td_p"),
 )
 """Quantity, and what files call it, the preferred one first. Profiles have names of their own."""
-_BEGINS = ("30ecor", "ecor")
-_MIDDLES = ("armbe", "cmbe")
+_NOT_USED = {"temp_irga": "it is the temperature within the gas analyser, not that of the air"}
+_HEAT = ("surface_upward_sensible_heat_flux", "surface_upward_latent_heat_flux")
+_UNSIGNED = re.compile("(SH|LH)_")
+"""Of old best estimates: whether heat that leaves the surface is positive is only what the file says of it."""
+_CLOCK = re.compile(r"time|time_offset|time_frac|\w*bounds")
 _SPOILT = re.compile(r"(^|_)(qc|source|stdev|std|sdev|min|max|log|n)(_|$)", re.IGNORECASE)
 _WATER = ("precipitation_amount", "precipitation_flux", "total_column_water_vapour")
+MISSING = -9999.0
+Rows = list[tuple[int | None, Level | None, float | None]]
+"""Index on the dimension of levels, the level asked for, and where the file has it; None at the surface."""
+_SURFACE: tuple[Rows, list[float]] = ([(None, None, None)], [])
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Channel:
 
     Args:
         name: in the file; `index` on its second dimension, None for a value at the surface.
+        level: the one asked for; `own` is where the file has it, in the same unit.
         scale, offset: from the numbers of the file to `unit`.
     """
 
@@ -65,9 +71,19 @@ class Channel:
     quantity: str
     unit: str
     level: Level | None
+    own: float | None
     index: int | None
     scale: float
     offset: float
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is known of a file, what is left out and why, and its columns that nothing is known of."""
+
+    channels: tuple[Channel, ...]
+    notes: tuple[str, ...]
+    unknown: tuple[str, ...]
 
 
 def attribute(variable: Any, name: str, default: Any = None) -> Any:
@@ -86,7 +102,7 @@ def place_of(file: netCDF4.Dataset, path: Path) -> tuple[float, float, float | N
     """Latitude, longitude and height; old files write the west and the south as positive numbers and say so in the unit."""
     found = []
     for name, limit, turned in (("lat", 90.0, r"degrees?[ _]*(south|s)"), ("lon", 180.0, r"degrees?[ _]*(west|w)")):
-        value = _scalar(file, name, path)
+        value = scalar(file, name, path)
         if re.fullmatch(turned, str(attribute(file[name], "units", "")).strip(), re.IGNORECASE):
             if value < 0:
                 raise UserError(f"{path.name}: {name} is {value:g} in {attribute(file[name], 'units')}, which could mean either side")
@@ -96,11 +112,11 @@ def place_of(file: netCDF4.Dataset, path: Path) -> tuple[float, float, float | N
         if not abs(value) <= limit:
             raise UserError(f"{path.name}: {name} is {value:g}; expected degrees, the file is damaged or gives no place")
         found.append(value)
-    height = _scalar(file, "alt", path) if "alt" in file.variables else np.nan
+    height = scalar(file, "alt", path) if "alt" in file.variables else np.nan
     return found[0], found[1], height if -500 < height < 9000 else None
 
 
-def _scalar(file: netCDF4.Dataset, name: str, path: Path) -> float:
+def scalar(file: netCDF4.Dataset, name: str, path: Path) -> float:
     if name not in file.variables:
         raise UserError(f"{path.name} has no {name}; expected the file of a fixed site of ARM with lat and lon")
     values = np.unique(np.asarray(file[name][...], np.float64))
@@ -109,126 +125,80 @@ def _scalar(file: netCDF4.Dataset, name: str, path: Path) -> float:
     return float(values[0])
 
 
-def instants_of(file: netCDF4.Dataset, path: Path) -> np.ndarray:
-    """Seconds since 1970 (UTC), float64, from base_time and time_offset; the copy `time` must agree."""
-    if {"base_time", "time_offset"} <= set(file.variables):
-        base = _scalar(file, "base_time", path)
-        seconds = base + np.asarray(file["time_offset"][:], np.float64)
-        if "time" in file.variables:
-            copy = _decoded(file["time"], path)
-            if copy.shape != seconds.shape or (np.abs(copy - seconds) > 0.5).any():
-                raise UserError(f"{path.name}: time and base_time + time_offset do not agree; the file is damaged or was edited")
-    elif "time" in file.variables:
-        seconds = _decoded(file["time"], path)
-    else:
-        raise UserError(f"{path.name} has neither time nor base_time and time_offset; expected a file of ARM")
-    if seconds.ndim != 1 or not seconds.size or not np.isfinite(seconds).all() or (np.diff(seconds) <= 0).any():
-        raise UserError(f"{path.name}: its times do not increase; the file is damaged")
-    return np.round(seconds)
-
-
-def _decoded(variable: Any, path: Path) -> np.ndarray:
-    """The calendars that ARM names are one for its years; any other would mean other days."""
-    units, calendar = str(attribute(variable, "units", "")), str(attribute(variable, "calendar", "standard")).lower()
-    if calendar not in ("standard", "gregorian", "proleptic_gregorian"):
-        raise UserError(
-            f"{path.name}: the calendar of {variable.name} is {calendar!r}; expected gregorian, standard or proleptic_gregorian"
-        )
-    match = re.match(r"(seconds|minutes|hours|days) since (\d{4})-(\d{1,2})-(\d{1,2})(?:[ T](\d{1,2}):(\d{2})(?::(\d{2}))?)?", units)
-    if match is None:
-        raise UserError(
-            f"{path.name}: the unit of {variable.name} is {units[:60]!r}; expected such as 'seconds since 2019-01-01 00:00:00 0:00'"
-        )
-    year, month, day, hour, minute, second = (int(v or 0) for v in match.groups()[1:])
-    start = np.datetime64(f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}", "s").astype(np.int64)
-    return float(start) + np.asarray(variable[:], np.float64) * {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}[match[1]]
-
-
-def begins_of(file: netCDF4.Dataset, path: Path, stamp: Stamp | None) -> tuple[np.ndarray, int | None, bool]:
-    """Beginnings of the intervals (or instants), datetime64[s]; the step in seconds, None of a single value; whether they are intervals.
-
-    Raises:
-        UserError: the file does not say which part of an interval its times are, and `stamp` does not either.
-    """
-    seconds = instants_of(file, path)
-    steps = np.diff(seconds)
-    step = int(steps.min()) if steps.size else None
-    shift = None
-    if stamp is None and (bounds := _bounds(file, path, seconds)) is not None:
-        widths = np.unique(np.round(bounds[:, 1] - bounds[:, 0]))
-        if widths.size > 1 or (step is not None and widths[0] != step):
-            raise UserError(f"{path.name}: intervals of {widths[0]:g} s every {step} s; expected intervals that follow each other")
-        step = int(widths[0])
-        shift = seconds - bounds[:, 0]
-    else:
-        stamp = stamp or _said(file, path)
-        if step is None and stamp != "instant":
-            raise UserError(f"{path.name} has a single time and no bounds, its interval is not known; leave it out or give stamp=instant")
-        shift = {"begin": 0.0, "instant": 0.0, "end": float(step or 0), "middle": (step or 0) / 2}[stamp]
-    if step is not None and (np.abs(steps / step - np.round(steps / step)) > 1e-6).any():
-        raise UserError(f"{path.name}: steps of {steps.min():g} to {steps.max():g} s; expected one step and whole multiples of it")
-    return np.round(seconds - shift).astype("datetime64[s]"), step, stamp != "instant"
-
-
-def _bounds(file: netCDF4.Dataset, path: Path, seconds: np.ndarray) -> np.ndarray | None:
-    name = attribute(file["time"], "bounds", "time_bounds") if "time" in file.variables else "time_bounds"
-    if name not in file.variables:
-        return None
-    source = file["time"] if "time" in file.variables else file["time_offset"]
-    found = np.asarray(file[name][:], np.float64) + (seconds - np.asarray(source[:], np.float64))[:, None]
-    if found.shape != (seconds.size, 2) or (found[:, 0] > seconds + 0.5).any() or (found[:, 1] < seconds - 0.5).any():
-        raise UserError(f"{path.name}: {name} does not enclose its times; the file is damaged")
-    return found
-
-
-def _said(file: netCDF4.Dataset, path: Path) -> Stamp:
-    comment = str(attribute(file, "averaging_interval_comment", "")).lower()
-    for word, stamp in (
-        ("end of the averaging", "end"),
-        ("beginning of the averaging", "begin"),
-        ("start of the averaging", "begin"),
-        ("middle of the averaging", "middle"),
-    ):
-        if word in comment:
-            return stamp  # type: ignore[return-value]
-    product = stream_of(file, path)["product"]
-    if product.startswith(_MIDDLES):
-        return "middle"
-    if product in _BEGINS:
-        return "begin"
-    raise UserError(f"{path.name} does not say whether its times are the begin, middle or end of the intervals; state it with stamp=")
-
-
-def channels_of(file: netCDF4.Dataset, heights: tuple[float, ...], pressures: tuple[float, ...]) -> tuple[list[Channel], list[str]]:
-    """What is known of a file, and what is left out and why.
+def columns_of(file: netCDF4.Dataset, heights: tuple[float, ...], pressures: tuple[float, ...]) -> Columns:
+    """The columns of a file.
 
     Args:
         heights, pressures: metres above ground and hPa; of a profile the file's own levels next to these, or all where there are none.
     """
-    found, notes, taken = list[Channel](), list[str](), set[tuple[str, tuple[str, ...]]]()
+    found, notes, unknown, taken = list[Channel](), list[str](), list[str](), set[tuple[str, tuple[str, ...]]]()
     named = {name: quantity for quantity, names in _NAMED for name in names.split()}
     standard = _by_standard_name()
     order = [n for n in named if n in file.variables]
-    order += [n for n in file.variables if n not in named and not _SPOILT.search(n) and attribute(file[n], "standard_name") in standard]
+    order += [n for n in file.variables if n not in named and not _SPOILT.search(n)]
     for name in order:
         variable = file[name]
         dims = variable.dimensions
-        if dims[:1] not in (("time",), ("time_offset",)) or len(dims) > 2 or variable.dtype.kind not in "fiu":
+        if dims[:1] not in (("time",), ("time_offset",)) or _CLOCK.fullmatch(name):
             continue
-        quantity = named.get(name) or standard[variable.getncattr("standard_name")]
+        if name in _NOT_USED:
+            notes.append(f"{name} is left out: {_NOT_USED[name]}")
+            continue
+        quantity = named.get(name) or standard.get(attribute(variable, "standard_name"))
+        if quantity is None or len(dims) > 2 or variable.dtype.kind not in "fiu":
+            unknown.append(name)
+            continue
         if (quantity, dims) in taken:
             notes.append(f"{name} is left out: another column is {quantity}")
             continue
+        rivals = [n for n in order if named.get(n) == quantity and file[n].dimensions == dims]
         try:
+            if len(rivals) > 1 and np.isnan(numbers_of(variable)).all():
+                raise UserError("it has no value")
+            sign = 1 if quantity not in _HEAT else _sign(variable)
             scale, offset, unit = _conversion(quantity, str(attribute(variable, "units", "")), name)
-            levels = [(None, None)] if len(dims) == 1 else _levels(file, dims[1], heights, pressures)
+            levels, shared = _SURFACE if len(dims) == 1 else _levels(file, dims[1], heights, pressures)
         except UserError as error:
             notes.append(f"{name} is left out: {error}")
             continue
+        if shared:
+            notes.append(f"{name} at {', '.join(f'{w:g}' for w in shared)} is left out: other levels are nearer to what the file has")
         taken.add((quantity, dims))
         packed, shift = float(attribute(variable, "scale_factor", 1.0)), float(attribute(variable, "add_offset", 0.0))
-        found += [Channel(name, quantity, unit, level, index, scale * packed, scale * shift + offset) for index, level in levels]
-    return found, notes
+        scale, shift = sign * scale * packed, sign * scale * shift + offset
+        found += [Channel(name, quantity, unit, level, own, index, scale, shift) for index, level, own in levels]
+    return Columns(tuple(found), tuple(notes), tuple(unknown))
+
+
+def numbers_of(variable: Any) -> np.ndarray:
+    """As they are stored, float64, NaN where one is missing; -9999 is missing whatever the attributes say."""
+    numbers = np.asarray(variable[...]).astype(np.float64)
+    codes = [float(c) for k in ("missing_value", "_FillValue") if _is_number(c := attribute(variable, k))]
+    return np.where(np.isfinite(numbers) & ~np.isin(numbers, [MISSING, *codes]), numbers, np.nan)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return value is not None and bool(np.isfinite(float(value)))
+    except (TypeError, ValueError):
+        return False
+
+
+def _sign(variable: Any) -> int:
+    """1 where heat that leaves the surface is positive, -1 where it is negative: as the file says, else as its name promises."""
+    said = " ".join(str(attribute(variable, k, "")) for k in ("standard_name", "long_name", "units", "comment", "description"))
+    said = re.sub(r"[^a-z,;.()]+", " ", f"{said}, positive {attribute(variable, 'positive', '')}".lower())
+    ways = {r"(?:up|upwards?|away)": 1, r"(?:down|downwards?|towards?)": -1}
+    for between in range(4):  # words; the nearest direction counts, in "positive upward, negative downward" too
+        for way, plus in ways.items():
+            for word, sign in (("positive", plus), ("negative", -plus)):
+                if re.search(rf"\b(?:{word}(?: [a-z]+){{{between}}} {way}|{way}(?: [a-z]+){{{between}}} {word})\b", said):
+                    return sign
+    if ("upward" in said) != ("downward" in said):
+        return 1 if "upward" in said else -1
+    if _UNSIGNED.match(variable.name):
+        raise UserError("the file does not say whether heat that leaves the surface is positive")
+    return 1
 
 
 def _by_standard_name() -> dict[str, str]:
@@ -248,9 +218,8 @@ def _conversion(quantity: str, unit: str, name: str) -> tuple[float, float, str]
     return float(one - zero), float(zero), target
 
 
-def _levels(
-    file: netCDF4.Dataset, dim: str, heights: tuple[float, ...], pressures: tuple[float, ...]
-) -> list[tuple[int | None, Level | None]]:
+def _levels(file: netCDF4.Dataset, dim: str, heights: tuple[float, ...], pressures: tuple[float, ...]) -> tuple[Rows, list[float]]:
+    """Row, level asked for and the file's own value of each level that is used; and those asked for whose row is nearer to another."""
     if dim not in file.variables or file[dim].ndim != 1:
         raise UserError(f"its dimension {dim} has no values")
     unit, told = str(attribute(file[dim], "units", "")), str(attribute(file[dim], "long_name", "")).lower()
@@ -263,12 +232,22 @@ def _levels(
         raise UserError(f"its dimension {dim} in {unit or 'no unit'} is neither a pressure nor a height above ground")
     if not np.isfinite(values).all() or np.unique(values).size < values.size:
         raise UserError(f"the values of its dimension {dim} are not levels")
-    near = np.abs(np.diff(values)).min() / 2 if values.size > 1 else 0.5
-    inside = [w for w in wanted if values.min() - near <= w <= values.max() + near]
-    rows = sorted({int(np.argmin(np.abs(values - w))) for w in inside}) if wanted else range(values.size)
-    if not rows:
-        raise UserError(f"its dimension {dim} has no level near those asked for")
-    return [(i, Level(kind, round(float(values[i]), 2))) for i in rows]  # type: ignore[arg-type]
+    steps = np.diff(np.sort(values)) if values.size > 1 else np.array([1.0])
+    low, high = values.min() - steps[0] / 2, values.max() + steps[-1] / 2
+    used: dict[int, float] = {}
+    inside = [w for w in wanted if low <= w <= high]
+    for w in inside:
+        row = int(np.argmin(np.abs(values - w)))
+        used[row] = min(used.get(row, w), w, key=lambda v: abs(values[row] - v))
+    if not wanted:
+        used = {row: round(float(v), 2) for row, v in enumerate(values)}
+    if not used:
+        asked = f"{', '.join(f'{w:g}' for w in wanted[:3])}{', ...' if len(wanted) > 3 else ''}"
+        raise UserError(
+            f"its levels reach from {values.min():g} to {values.max():g} {'hPa' if kind == 'pressure' else 'm'}, none is near {asked}"
+        )
+    found: Rows = [(row, Level(kind, float(used[row])), round(float(values[row]), 2)) for row in sorted(used)]  # type: ignore[arg-type]
+    return found, [w for w in dict.fromkeys(inside) if w not in used.values()]
 
 
 def told_of(file: netCDF4.Dataset, stream: Mapping[str, str]) -> dict[str, Any]:

@@ -8,12 +8,10 @@ from typing import Any, Literal
 import netCDF4
 import numpy as np
 
-from scigpt.data_prep.sources.arm_layouts import Channel, attribute
+from scigpt.data_prep.sources.arm_layouts import Channel, attribute, numbers_of
 from scigpt.errors import UserError
 
 Quality = Literal["good", "indeterminate", "any"]
-
-MISSING = -9999.0
 
 
 def values_of(file: netCDF4.Dataset, channel: Channel, quality: Quality, cache: dict[str, np.ndarray]) -> np.ndarray:
@@ -24,13 +22,10 @@ def values_of(file: netCDF4.Dataset, channel: Channel, quality: Quality, cache: 
     """
     variable = file[channel.name]
     if channel.name not in cache:
-        raw = np.asarray(variable[...])
-        numbers = raw.astype(np.float64)
-        codes = [float(c) for k in ("missing_value", "_FillValue") if _is_number(c := attribute(variable, k))]
-        known = np.isfinite(numbers) & ~np.isin(numbers, [MISSING, *codes])
+        numbers = numbers_of(variable)
         if quality != "any" and f"qc_{channel.name}" in file.variables:
-            known &= _good(file, f"qc_{channel.name}", quality, raw.shape)
-        cache[channel.name] = np.where(known, numbers, np.nan)
+            numbers[~_good(file, f"qc_{channel.name}", quality, numbers.shape)] = np.nan
+        cache[channel.name] = numbers
     numbers = cache[channel.name] if channel.index is None else cache[channel.name][:, channel.index]
     return (numbers * channel.scale + channel.offset).astype(np.float32)
 
@@ -60,10 +55,3 @@ def _assessments(file: netCDF4.Dataset, variable: Any) -> tuple[set[int], bool]:
             if match := re.fullmatch(rf"{prefix}(?:bit|flag)_(\d+)_assessment", key):
                 told[int(match[1])] = str(holder.getncattr(key)).strip().lower()
     return {n for n, word in told.items() if word == "indeterminate"}, bits
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return value is not None and bool(np.isfinite(float(value)))
-    except (TypeError, ValueError):
-        return False

@@ -20,10 +20,10 @@ from scigpt.data.variables import QUANTITIES, convert
 from scigpt.data_prep.files import locate, members
 from scigpt.data_prep.formats import fluxnet_csv
 from scigpt.data_prep.formats.fluxnet_csv import Record, columns_of, records
-from scigpt.data_prep.formats.fluxnet_sites import Site, is_sites, read_sites, sites_within, snapshot_rows
-from scigpt.data_prep.formats.opening import one_sentence
+from scigpt.data_prep.formats.fluxnet_sites import Site, is_sites, read_sites, sites_within
 from scigpt.data_prep.source import Description, Plan, Remote
 from scigpt.data_prep.sources.fluxnet_columns import Column, Quality, good, layout
+from scigpt.data_prep.sources.fluxnet_routes import FluxnetFetch, remotes
 from scigpt.data_prep.stations import Clock, Readings, Station, StationOptions, StationSource
 from scigpt.data_prep.suggest import nearest
 from scigpt.errors import UserError
@@ -69,23 +69,6 @@ class FluxnetOptions(StationOptions):
                 raise UserError(f"forcings={name} is no variable; {nearest(name, known) or 'they are ' + ', '.join(sorted(known))[:200]}")
 
 
-@dataclass(frozen=True)
-class FluxnetFetch:
-    """What to fetch from the hubs of the FLUXNET Shuttle.
-
-    Args:
-        snapshot: path or address of the list that `fluxnet-shuttle listall` writes.
-        sites: ids; none means all of the list.
-        hubs: AmeriFlux, ICOS, TERN; none means all.
-        igbp: land covers (`ENF`, `GRA`); none means all.
-    """
-
-    snapshot: str = ""
-    sites: tuple[str, ...] | None = None
-    hubs: tuple[str, ...] | None = None
-    igbp: tuple[str, ...] | None = None
-
-
 class Fluxnet(StationSource):
     """Eddy covariance towers of the world."""
 
@@ -127,24 +110,7 @@ class Fluxnet(StationSource):
 
     @classmethod
     def remotes(cls, options: FluxnetFetch, get: Callable[[str], bytes]) -> Iterator[Remote]:
-        if not options.snapshot:
-            raise UserError(
-                "give snapshot=FILE, the list of sites and download links: pip install git+https://github.com/AMF-FLX/fluxnet-shuttle-lib, "
-                "then fluxnet-shuttle listall writes it"
-            )
-        if re.match(r"https?://", options.snapshot):
-            body = get(options.snapshot)
-        else:
-            path = locate(Path(options.snapshot))
-            with one_sentence(path):
-                body = path.read_bytes()
-        chosen = {"site_id": options.sites, "data_hub": options.hubs, "igbp": options.igbp}
-        rows = snapshot_rows(body, options.snapshot, chosen)
-        for row in rows:
-            link, name = row["download_link"].strip(), row["fluxnet_product_name"].strip()
-            if not link.startswith(("https://", "http://")) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*\.zip", name):
-                raise UserError(f"the snapshot gives {row['site_id'][:10]} the link {link[:80]!r} and file {name[:60]!r}; make a new one")
-            yield Remote(link, name)
+        return remotes(options, get)
 
     # stations
 
@@ -164,8 +130,18 @@ class Fluxnet(StationSource):
 
     @property
     def _beside(self) -> list[Path]:
-        listed = [] if self.options.sites is None else [locate(Path(self.options.sites))]
-        return [*super()._beside, *listed]
+        return [*super()._beside, *self._given]
+
+    @cached_property
+    def _given(self) -> list[Path]:
+        """The list that the options name."""
+        if self.options.sites is None:
+            return []
+        found = Path(self.options.sites)
+        if not found.is_file():
+            what = "a folder" if found.is_dir() else "not there"
+            raise UserError(f"sites={str(found)[-100:]} is {what}; expected a file, such as a snapshot of the Shuttle")
+        return [locate(found)]
 
     @cached_property
     def _files(self) -> list[Path]:
@@ -205,11 +181,21 @@ class Fluxnet(StationSource):
     def _listed(self) -> dict[str, Site]:
         """All sites that lists among the inputs, or that of the options, know."""
         found: dict[str, Site] = {}
-        given = [] if self.options.sites is None else [locate(Path(self.options.sites))]
-        for path in (*given, *sorted(self._lists)):
+        for path in (*self._given, *sorted(self._lists)):
             for id_, site in read_sites(path).items():
                 found[id_] = found.get(id_, Site()).or_else(site)
         return found
+
+    @cached_property
+    def _forcings(self) -> set[str]:
+        """Those asked for, each of which some tower has at this resolution."""
+        there = {c.quantity for own in self._tables.values() for r in own if r.resolution == self._resolution for c in self._columns(r)}
+        for name in self.options.forcings:
+            if QUANTITIES[name].name not in there:
+                near = "rain is precipitation_flux there" if "precipitation_flux" in there and "precip" in name else None
+                told = near or nearest(name, there) or f"they have {', '.join(sorted(there))[:200]}"
+                raise UserError(f"forcings={name}: no table of {self._resolution} has it; {told}")
+        return {QUANTITIES[name].name for name in self.options.forcings}
 
     def _columns(self, record: Record) -> list[Column]:
         return layout(record.resolution, record.base, record.columns, self.options.quality)
@@ -245,12 +231,11 @@ class Fluxnet(StationSource):
         shift = self._shift(site)
         told = {"name": site.name, "igbp": site.igbp, "network": site.network, "doi": site.doi, "product": Path(record.label).stem}
         columns = self._columns(record)
-        names = {QUANTITIES[n].name for n in self.options.forcings}
         return Station(
             record.site,
             site.latitude,
             _east(site.longitude),
-            tuple(Variable(c.quantity, c.unit, "forcing" if c.quantity in names else "state") for c in columns),
+            tuple(Variable(c.quantity, c.unit, "forcing" if c.quantity in self._forcings else "state") for c in columns),
             record.first - shift,
             record.last - shift,
             partial(_readings, record, columns, shift, self.options.quality),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -48,6 +49,9 @@ NETWORKS: Mapping[str, str] = {
 }  # fmt: skip
 _BESIDE = re.compile(r"ghcnd-\w+\.txt|readme[\w.-]*\.txt|status[\w.-]*\.txt", re.IGNORECASE)
 _DAY = np.timedelta64(1, "D")
+_KEPT = 64
+Totals = list[tuple[int, int | None, int | None]]
+"""Of several days: the last of them (since 1970), how many they are and the amount, None where not known or not good."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class Ghcn(StationSource):
         if self.options.variables is not None:
             named = tuple(ELEMENTS[v.upper()][0] if v.upper() in ELEMENTS else v for v in self.options.variables)
             self.options = replace(self.options, variables=named)
-        self._days: list[Days] = []
+        self._days: dict[Path, Days] = {}
+        self._covered: OrderedDict[tuple[str, str], Totals] = OrderedDict()
         self._lost: dict[str, None] = {}
         self._passed: set[str] = set()
 
@@ -118,8 +123,10 @@ class Ghcn(StationSource):
                 f"{path.name} is no file of GHCN-daily; expected records of 269 characters (.dly), or a CSV with the columns ID, DATE, "
                 "ELEMENT, VALUE, M, Q, S, OBS-TIME, as in by_year and by_station"
             )
-        days = read_daily(path, self._elements, self._wanted, self.options.presumed_zero == "zero")
-        self._days.append(days)
+        own = path.resolve()
+        if own not in self._days:
+            self._days[own] = read_daily(path, self._elements, self._wanted, self.options.presumed_zero == "zero")
+        days = self._days[own]
         found = [self._station(path, days, i) for i in range(len(days.stations))]
         epoch = np.datetime64("2000-01-01", "s")
         # of the rest only the id (and where it is) is asked, to say which of them were left out
@@ -134,21 +141,23 @@ class Ghcn(StationSource):
 
     def plan(self) -> Plan:
         plan, notes = super().plan(), list[str]()
-        unknown = sorted(set().union(*(d.unknown for d in self._days)) - set(ELEMENTS) - {e for pair in TOTALS.values() for e in pair})
+        unknown = sorted(
+            set().union(*(d.unknown for d in self._days.values())) - set(ELEMENTS) - {e for pair in TOTALS.values() for e in pair}
+        )
         if unknown:
             notes.append(f"elements left out, because the registry has no quantity for them: {', '.join(unknown)}")
         if self._lost:
             some = ", ".join(list(self._lost)[:3])
             notes.append(f"{len(self._lost)} stations are left out: the list of places does not have them ({some})")
-        flagged = sum(d.flagged for d in self._days)
+        flagged = sum(d.flagged for d in self._days.values())
         if flagged:
             notes.append(f"{flagged} values that failed a check of the archive (QFLAG), or were presumed, are invalid")
         return replace(plan, notes=tuple(dict.fromkeys((*plan.notes, *notes))))
 
     def _network(self, notes: list[str]) -> Network:
         used = any(s.variables for _, found in self._opened for s in found)
-        if not used and self.options.variables is not None and any(d.stations for d in self._days):
-            met = sorted(set().union(*(d.unknown for d in self._days)) & set(ELEMENTS))
+        if not used and self.options.variables is not None and any(d.stations for d in self._days.values()):
+            met = sorted(set().union(*(d.unknown for d in self._days.values())) & set(ELEMENTS))
             asked = ",".join(self.options.variables)
             raise UserError(
                 f"variables={asked}: no station of the input has it; it has the elements {', '.join(met) or 'of nothing known'}"
@@ -173,7 +182,11 @@ class Ghcn(StationSource):
     def _list(self) -> Path | None:
         """The list of places: given, among the inputs, or beside them."""
         if self.options.places is not None:
-            return locate(self.options.places)
+            found = Path(self.options.places)
+            if not found.is_file():
+                what = "a folder" if found.is_dir() else "not there"
+                raise UserError(f"places={str(found)[-100:]} is {what}; expected the file {LIST}")
+            return locate(found)
         for given in map(Path, self.inputs):
             for folder in (given, given.parent, given.parent.parent):
                 if folder.is_dir() and (folder / LIST).is_file():
@@ -214,7 +227,8 @@ class Ghcn(StationSource):
                 chosen.setdefault(ELEMENTS[element][0], element)
         if not chosen:
             return None
-        totals = [d for element in chosen.values() if self.options.multiday == "spread" for d in self._totals([days], id_, element)]
+        spread = self.options.multiday == "spread"
+        totals = [t for element in chosen.values() if spread for t in self._totals([days], id_, element)]
         used = [s for s in spans if s[0] in chosen.values()]
         first = min([*(f for _, f, _ in used), *(end - (count or 1) + 1 for end, count, _ in totals)])
         last = max([*(f for _, _, f in used), *(end for end, _, _ in totals)])
@@ -235,7 +249,7 @@ class Ghcn(StationSource):
             raw = _series(days, number, self._elements.index(element), first, last)
             _, factor, offset = ELEMENTS[element]
             column = np.where(raw > FLAGGED, raw * factor + offset, np.nan)
-            for end, count, amount in self._totals(self._days, days.stations[number], element):
+            for end, count, amount in self._all_totals(days.stations[number], element):
                 covered = slice(max(end - (count or 1) + 1 - first, 0), max(end + 1 - first, 0))
                 spread = self.options.multiday == "spread" and count is not None and amount is not None
                 column[covered] = amount * factor / count if spread else np.nan  # type: ignore[operator]
@@ -245,15 +259,30 @@ class Ghcn(StationSource):
         begins = (np.datetime64(first, "D") + np.arange(last - first + 1) * _DAY).astype("datetime64[s]")
         return Readings(begins[there], values[there])
 
-    def _totals(self, tables: Sequence[Days], id_: str, element: str) -> list[tuple[int, int | None, int | None]]:
-        """Last day, number of days and amount (None where not known, or not good) of totals of several days, of whichever files."""
-        found: list[tuple[int, int | None, int | None]] = []
+    @cached_property
+    def _with_totals(self) -> dict[str, list[Days]]:
+        """The files that have totals of several days, by station."""
+        kinds = [self._elements.index(e) for day, (e, _) in TOTALS.items() if day in self._elements]
+        found: dict[str, list[Days]] = {}
+        for days in self._days.values():
+            for number in np.unique(days.keys[np.isin(days.keys[:, 2], kinds), 0]).tolist():
+                found.setdefault(days.stations[number], []).append(days)
+        return found
+
+    def _all_totals(self, id_: str, element: str) -> Totals:
+        """Of all files: put together once, though each file of the station asks for them."""
+        if (id_, element) not in self._covered:
+            self._covered[id_, element] = self._totals(self._with_totals.get(id_, ()), id_, element)
+            while len(self._covered) > _KEPT:
+                self._covered.popitem(last=False)
+        return self._covered[id_, element]
+
+    def _totals(self, tables: Iterable[Days], id_: str, element: str) -> Totals:
+        found: Totals = []
         if element not in TOTALS:
             return found
         total, count = (self._elements.index(e) for e in TOTALS[element])
         for days in tables:
-            if id_ not in days.numbers:
-                continue
             rows = days.rows(days.numbers[id_])
             keys, values = days.keys[rows], days.values[rows]
             counts = {int(k[1]): v for k, v in zip(keys, values, strict=True) if k[2] == count}

@@ -127,14 +127,13 @@ def test_real_fluxes_equal_netcdf4_and_a_missing_value_without_a_fill_value_is_a
     get = functools.partial(stored, path)
     expected = {
         "surface_air_pressure": get("atm_pres") * 1000,
-        "air_temperature": get("temp_irga") + 273.15,
         "wind_speed": get("wind_spd"),
         "surface_upward_sensible_heat_flux": get("h"),
         "surface_upward_latent_heat_flux": get("lv_e"),
         "surface_upward_mole_flux_of_carbon_dioxide": get("fc") * 1e-6,
         "friction_velocity": get("ustar"),
     }
-    quality = dict(zip(expected, ("atm_pres", "temp_irga", "wind_spd", "h", "lv_e", "fc", "ustar"), strict=True))
+    quality = dict(zip(expected, ("atm_pres", "wind_spd", "h", "lv_e", "fc", "ustar"), strict=True))
     assert {v.key for v in sample.variables} == set(expected)
     for key, values in expected.items():
         np.testing.assert_allclose(column(sample, key), np.where(get(f"qc_{quality[key]}") == 0, values, np.nan), rtol=2e-7, err_msg=key)
@@ -156,7 +155,11 @@ def test_clouds_are_channels_at_the_levels_of_the_file_and_time_is_centred() -> 
     centre = 1577836800 + stored(path, "time_offset")
     np.testing.assert_array_equal(bounds(sample), np.stack([centre - 1800, centre + 1800], 1))
     (few,) = read(path, heights=(1000.0, 1100.0, 9000.0, 90000.0))
-    assert [v.level.value for v in few.variables if v.level] == [1022.61, 8786.09]
+    assert [v.level.value for v in few.variables if v.level] == [1000.0, 9000.0]
+    assert few.origin.about["levels"] == [
+        {"cloud_area_fraction_in_layer@1000m": [1022.61], "cloud_area_fraction_in_layer@9000m": [8786.09]}
+    ]
+    np.testing.assert_allclose(column(few, "cloud_area_fraction_in_layer@1000m"), values[:, np.argmin(abs(height - 1000))])
     assert "doi:10.5439/1333228" in few.origin.attribution
 
 
@@ -287,9 +290,118 @@ def test_soundings_units_and_what_is_left_out(tmp_path: Path) -> None:
     for key, value in expected.items():
         np.testing.assert_allclose(column(sample, key), value, rtol=1e-6, err_msg=key)
     np.testing.assert_array_equal(column(sample, "air_temperature@850hPa"), profile[:, 1])
-    np.testing.assert_array_equal(column(sample, "air_temperature@700hPa"), profile[:, 2])
+    np.testing.assert_array_equal(column(sample, "air_temperature@690hPa"), profile[:, 2])
+    assert sample.origin.about["levels"] == [{"air_temperature@690hPa": [700.0]}]
     assert len(sample.variables) == 6
     assert any("wind_spd is left out" in n for n in Arm([path], Arm.Options()).plan().notes)
+
+
+def surface(value: float, **attrs: Any) -> tuple[tuple[str, ...], np.ndarray, dict[str, Any]]:
+    return ("time",), np.full(6, value, np.float32), {"units": "W/m^2", **attrs}
+
+
+def test_heat_fluxes_of_the_best_estimates_are_read_and_their_sign_is_what_the_file_says(tmp_path: Path) -> None:
+    fluxes = {
+        "sensible_heat_flux_baebbr": surface(-9999.0),
+        "sensible_heat_flux_qcecor": surface(50.0),
+        "latent_heat_flux_baebbr": surface(60.0),
+        "latent_heat_flux_qcecor": surface(61.0),
+        "lwp": surface(1.0, units="g/m2"),
+        "stdev_lwp": surface(1.0, units="g/m2"),
+    }
+    path = arm(tmp_path / BEST, {**cloud([280.0] * 6), **fluxes})
+    (sample,) = read(path)
+    np.testing.assert_array_equal(column(sample, "surface_upward_sensible_heat_flux"), [50.0] * 6)
+    np.testing.assert_array_equal(column(sample, "surface_upward_latent_heat_flux"), [60.0] * 6)
+    notes = Arm([path]).plan().notes
+    assert "armbeatm: sensible_heat_flux_baebbr is left out: it has no value" in notes
+    assert "armbeatm: columns left out, because nothing of the registry is known for them: lwp" in notes
+    old = "sgparmbeatmC1.c1.20050101.003000.cdf"
+    for attrs, sign in (
+        ({"long_name": "Surface sensible heat flux, positive upward, negative downward"}, 1),
+        ({"long_name": "surface_upward_sensible_heat_flux"}, 1),
+        ({"comment": "Negative values indicate upward fluxes"}, -1),
+        ({"units": "W/m^2", "long_name": "sensible heat flux (positive toward the surface)"}, -1),
+        ({"positive": "down"}, -1),
+        ({"long_name": "sensible heat flux"}, 0),
+    ):
+        path = arm(tmp_path / old, {**cloud([280.0] * 6), "SH_baebbr": surface(50.0, **attrs)})
+        (sample,) = read(path)
+        if sign:
+            np.testing.assert_array_equal(column(sample, "surface_upward_sensible_heat_flux"), [sign * 50.0] * 6, err_msg=str(attrs))
+        else:
+            assert [v.name for v in sample.variables] == ["air_temperature"]
+            assert any("does not say whether heat that leaves the surface is positive" in n for n in Arm([path]).plan().notes)
+
+
+def test_the_temperature_within_the_gas_analyser_is_not_that_of_the_air() -> None:
+    notes = Arm([real(FLUXES)]).plan().notes
+    assert "30ecor: temp_irga is left out: it is the temperature within the gas analyser, not that of the air" in notes
+    (unknown,) = (n for n in notes if "columns left out" in n)
+    listed = unknown.rpartition(": ")[2].split(", ")
+    assert listed[:2] == ["mean_u", "mean_v"]
+    assert not {n for n in listed if n.startswith(("qc_", "n_", "std_", "time"))}
+
+
+def profile(path: Path, day: int, heights: np.ndarray) -> Path:
+    clouds = np.tile(np.arange(heights.size, dtype=np.float32), (6, 1))
+    return arm(
+        path,
+        {
+            "height": (("height",), heights.astype(np.float32), {"units": "m", "long_name": "Height above ground"}),
+            "cld_frac": (("time", "height"), clouds, {"units": "%"}),
+        },
+        first=1800 + 86400 * day,
+    )
+
+
+def test_trap_years_of_two_height_axes_are_one_channel_for_each_height_asked_for(tmp_path: Path) -> None:
+    old, new = 105 + 45 * np.arange(40.0), 160 + 30 * np.arange(60.0)
+    paths = [profile(tmp_path / f"sgparmbecldradC1.c1.{20200101 + n}.nc", n, h) for n, h in enumerate((old, new))]
+    (sample,) = read(paths, heights=(500.0, 1000.0), frames_per_sample=48)
+    assert [v.key for v in sample.variables] == ["cloud_area_fraction_in_layer@500m", "cloud_area_fraction_in_layer@1000m"]
+    found = column(sample, "cloud_area_fraction_in_layer@500m")
+    np.testing.assert_allclose(found[:6], np.argmin(abs(old - 500)) / 100, rtol=1e-6)
+    np.testing.assert_allclose(found[24:], np.argmin(abs(new - 500)) / 100, rtol=1e-6)
+    assert sample.origin.about["levels"] == [
+        {"cloud_area_fraction_in_layer@500m": [490.0, 510.0], "cloud_area_fraction_in_layer@1000m": [1005.0]}
+    ]
+    assert "has 60 from 160 to 1930 and sgparmbecldradC1.c1.20200101.nc has 40 from 105 to 1860" in refusal(paths, heights=())
+    assert len(read(paths[:1], heights=())[0].variables) == 40
+
+
+def test_a_height_that_no_file_has_is_named(tmp_path: Path) -> None:
+    path = profile(tmp_path / "sgparmbecldradC1.c1.20200101.nc", 0, 105 + 45 * np.arange(40.0))
+    assert "its levels reach from 105 to 1860 m, none is near 1e+09" in refusal(path, heights=(1e9,))
+    for wrong in (np.nan, -500.0):
+        with pytest.raises(UserError, match=r"is no level; expected numbers from 0 on, in m$"):
+            Arm.Options(heights=(wrong,))
+
+
+@pytest.mark.parametrize("rows", [slice(0, 3, 2), slice(3, 4)], ids=["two rows an hour apart", "a single row"])
+def test_a_short_day_has_the_step_of_its_datastream(rows: slice, tmp_path: Path) -> None:
+    days = [arm(tmp_path / f"sgp30ecorE14.b1.2020010{n + 1}.cdf", cloud([280.0 + n] * 6), first=86400 * n, step=1800) for n in range(3)]
+    with netCDF4.Dataset(days[1]) as whole, netCDF4.Dataset(tmp_path / "short.cdf", "w", format="NETCDF3_CLASSIC") as short:
+        short.createDimension("time", None)
+        for name, variable in whole.variables.items():
+            made = short.createVariable(name, variable.dtype, variable.dimensions)
+            made.setncatts({k: variable.getncattr(k) for k in variable.ncattrs()})
+            made[...] = variable[...][rows] if variable.dimensions else variable[...]
+    (tmp_path / "short.cdf").replace(days[1])
+    (sample,) = read(days)
+    begins = 1577836800 + 86400 + 1800 * np.arange(6)[rows]
+    there = (bounds(sample)[:, 0] >= 1577836800 + 86400) & (bounds(sample)[:, 0] < 1577836800 + 2 * 86400) & sample.valid[:, 0, 0, 0, 0]
+    np.testing.assert_array_equal(bounds(sample)[there], np.stack([begins, begins + 1800], 1))
+    if len(begins) == 1:
+        assert "give longer files of sgp30ecorE14.b1 beside it" in refusal(days[1])
+
+
+def test_an_odd_file_does_not_make_the_clock_of_the_others_finer(tmp_path: Path) -> None:
+    paths = [
+        arm(tmp_path / f"sgp30ecorE14.b1.2020010{n + 1}.cdf", cloud([280.0] * 6), first=86400 * n, step=900 if n == 2 else 1800)
+        for n in range(3)
+    ]
+    assert "values of two clocks" in refusal(paths)
 
 
 def test_days_of_one_facility_are_one_station_and_two_clocks_are_refused(tmp_path: Path) -> None:
@@ -355,7 +467,7 @@ def test_the_list_of_arm_live_is_asked_for_with_the_account_and_the_files_withou
         with pytest.raises(UserError, match=words) as caught:
             list(Arm.remotes(options, lambda _, b=body: b))
         assert "12" not in str(caught.value).replace("2019", "")
-    for wrong in (["datastreams=met"], ["start=2019"]):
+    for wrong in (["datastreams=met"], ["start=2019"], ["server=https://example.org"]):  # the account has one place to go
         with pytest.raises(UserError):
             list(Arm.remotes(parse_options(Arm.Fetch, wrong), get))
 
@@ -400,3 +512,10 @@ def test_files_of_arm_live_are_fetched_and_the_token_is_kept_nowhere(tmp_path: P
         with pytest.raises(UserError, match="does not accept the account") as caught:
             fetch(look([remote], tmp_path / "other", ABOUT, network), network)
         assert "wr0ng" not in str(caught.value)
+        server.pages["/data/query"] = Page(answer=lambda *_: (403, {}, b"who is wr0ng?"))
+        network = Network(QUICK, arm=ArmLive(base))
+        with pytest.raises(UserError, match=r"does not accept the account \(403\); check it, or register") as caught:
+            network.get(ArmLive(base).signed(f"{base}/query?ds=sgpmetE13.b1"))
+        assert "wr0ng" not in str(caught.value)
+        with pytest.raises(UserError, match="access is refused"):
+            network.get(f"{base}/query?ds=sgpmetE13.b1")

@@ -344,6 +344,23 @@ def test_an_archive_that_reaches_outside_or_is_damaged_is_refused(tmp_path: Path
     assert "truncated zip" in refusal(path, resolution="HH")
 
 
+def test_a_forcing_that_no_table_has_is_refused() -> None:
+    path = real(REAL)
+    sentence = refusal(path, **PUECHABON, forcings=("precipitation_amount",))
+    assert sentence == "forcings=precipitation_amount: no table of MM has it; rain is precipitation_flux there"
+    (sample,) = puechabon(path, forcings=("precipitation_flux", "air_temperature"))
+    assert {v.name for v in sample.variables if v.role == "forcing"} == {"precipitation_flux", "air_temperature"}
+
+
+def test_a_list_of_sites_and_a_snapshot_are_files(tmp_path: Path) -> None:
+    for path, what in ((tmp_path, "a folder"), (tmp_path / "snapshot.csv", "not there")):
+        assert refusal(real(REAL), sites=str(path)).endswith(f" is {what}; expected a file, such as a snapshot of the Shuttle")
+    for wrong in (tmp_path / "snapshot.csv", tmp_path):
+        with pytest.raises(UserError, match=r"is no file here; `fluxnet-shuttle listall` writes it .*as snapshot=$") as caught:
+            list(Fluxnet.remotes(Fluxnet.Fetch(snapshot=str(wrong)), lambda url: b""))
+        assert "--input" not in str(caught.value)
+
+
 def test_weeks_and_years_have_no_steady_step(tmp_path: Path) -> None:
     path = table(named(tmp_path, "WW"), "WW", {"TA_F": 20.0, "TA_F_QC": 1})
     assert "weeks begin anew each year" in refusal(path, **PUECHABON)

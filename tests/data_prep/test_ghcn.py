@@ -276,6 +276,34 @@ def test_a_total_of_several_days_covers_them_whatever_stands_there(tmp_path: Pat
     assert sum(rain.values()) == pytest.approx(12.0)
 
 
+def test_totals_are_looked_for_once_however_many_files_a_station_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    rows = ghcn_days.Days.rows
+    monkeypatch.setattr(ghcn_days.Days, "rows", lambda self, station: looks.append(station) or rows(self, station))
+    places(tmp_path, WHERE)
+    for year in range(1990, 2002):
+        table = weather([A, B], days(f"{year}-03-01", 3))
+        table[A, date(year, 6, 2), "MDPR"], table[A, date(year, 6, 2), "DAPR"] = plain(90), plain(2)
+        by_year(tmp_path / f"{year}.csv", table)
+        if year in (1995, 2001):
+            looks.clear()
+            (sample,) = read([tmp_path], **ONE, multiday="spread")
+            count = year - 1989
+            assert len(looks) <= 9 * count, year
+            assert len([v for d, v in column(sample, "precipitation_amount", 1).items() if d[5:] == "06-02" and v == 4.5]) == count
+
+
+def test_a_file_given_twice_counts_once_and_a_folder_is_no_list_of_places(tmp_path: Path) -> None:
+    places(tmp_path, WHERE)
+    table = weather([A], days("2020-01-01", 9))
+    table[A, date(2020, 1, 3), "TMAX"] = plain(1, " GS")
+    path = by_year(tmp_path / "2020.csv", table)
+    for given in ([path], [path, path]):
+        assert "1 values that failed a check of the archive (QFLAG), or were presumed, are invalid" in Ghcn(given).plan().notes
+    for wrong, what in ((tmp_path, "a folder"), (tmp_path / "list.txt", "not there")):
+        assert refusal_of(Ghcn, path, places=str(wrong)).endswith(f" is {what}; expected the file ghcnd-stations.txt")
+
+
 def test_a_total_without_its_days_is_never_spread_and_one_that_failed_a_check_still_covers(tmp_path: Path) -> None:
     table = {(A, d, "PRCP"): plain(5) for d in days("2020-01-01", 9)}
     table[A, date(2020, 1, 4), "MDPR"] = plain(70)
@@ -353,7 +381,7 @@ def test_networks_and_boxes_choose_before_values_are_kept(tmp_path: Path) -> Non
         (sample,) = source.samples(source.plan().refs)
         assert sample is not None
         assert sample.origin.about["stations"] == [A]
-        assert source._days[0].stations == [A]
+        assert [d.stations for d in source._days.values()] == [[A]]
     assert "USW00094728" in refusal_of(Ghcn, tmp_path, stations=("USW00094729",))
     assert "variables=snowfall_thickness: no station of the input has it" in refusal_of(Ghcn, tmp_path, variables=("SNOW",))
     assert "variables=wind: no station of the input has it" in refusal_of(Ghcn, tmp_path, variables=("wind",))

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import ground
 import numpy as np
 import pytest
 import xarray as xr
@@ -85,3 +86,21 @@ def test_real_files(name: str, source: str, frames: int) -> None:
         pytest.skip("SCIGPT_REALDATA is not set")
     report = inspect(Path(os.environ["SCIGPT_REALDATA"]) / name)
     assert (report["source"], report["frames"]) == (source, frames)
+
+
+def test_stations_are_told_as_they_would_be_prepared(tmp_path: Path) -> None:
+    listed, year = ground.ghcn(tmp_path / "ghcn", ground.network(5, 40))
+    report = inspect(tmp_path / "ghcn")
+    assert report["source"] == "ghcn"
+    assert report["samples"] == {"train": 1}
+    assert report["first_sample"]["grid"] == [1, 1, 5]
+    assert report["first_sample"]["frames"] == 40
+    (variable,) = report["variables"]
+    assert (variable["name"], variable["unit"]) == ("air_temperature", "K")
+    told = format_report(report)
+    assert "the first: stations 00000, 40 frames of points 1 x 1 x 5 (z, y, x)" in told
+    assert "from 2001-01-01T12:00:00 to 2001-02-09T12:00:00, calendar proleptic_gregorian" in told
+    listed.unlink()
+    alone = inspect(year)
+    assert (alone["source"], "ghcnd-stations.txt" in alone["problem"]) == ("ghcn", True)
+    assert "options are needed" in format_report(alone)

@@ -274,8 +274,8 @@ def test_two_files_of_one_station_on_two_clocks_are_refused(tmp_path: Path) -> N
     b = written(
         tmp_path / "b.json", station("a", (60.0, 5.0), "2001-01-02T00:10", {"air_temperature": [281.0] * 4}, step=1800), clock=(1800, True)
     )
-    assert "one clock in a sample of points" in refusal_of(Toy, [a, b], split="train")
-    assert "prepare these files apart" in refusal_of(Toy, [a, b], split="train", layout="series")
+    for layout in ("points", "series"):
+        assert "0 s after a step of the clock in a.json and 600 s in b.json" in refusal_of(Toy, [a, b], split="train", layout=layout)
 
 
 def test_a_record_is_read_once_however_many_samples_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
