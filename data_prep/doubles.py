@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scigpt.data_prep.neighbours import EARTH_RADIUS, on_sphere
-from scigpt.data_prep.stations import Clock, Record
+from scigpt.data_prep.station_records import Clock, Record
 
 NEAR = 5.0
 """Kilometres."""

@@ -27,7 +27,8 @@ from scigpt.data_prep.source import Description, Plan, Remote
 from scigpt.data_prep.sources.arm_layouts import Channel, Columns, attribute, columns_of, place_of, stream_of, told_of
 from scigpt.data_prep.sources.arm_quality import Quality, values_of
 from scigpt.data_prep.sources.arm_times import Stamp, Times, begins_of, times_of, usual_step
-from scigpt.data_prep.stations import Clock, Readings, Station, StationOptions, StationSource
+from scigpt.data_prep.station_records import Clock, Readings, Station
+from scigpt.data_prep.stations import StationOptions, StationSource
 from scigpt.errors import UserError
 
 HEIGHTS = (150.0, 500.0, 1000.0, 1500.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0, 7000.0, 8000.0, 9000.0, 10000.0, 12000.0, 14000.0)

@@ -26,7 +26,8 @@ from scigpt.data_prep.formats.package_table import Head, read_head, site_column,
 from scigpt.data_prep.source import Description, Plan, Remote
 from scigpt.data_prep.sources.ess_dive_columns import variables_of
 from scigpt.data_prep.sources.ess_dive_routes import EssDiveFetch, attribution_of, licence_of, package_remotes, stated_bytes
-from scigpt.data_prep.stations import DAY, Clock, Readings, Station, StationOptions, StationSource
+from scigpt.data_prep.station_records import DAY, Clock, Readings, Station
+from scigpt.data_prep.stations import StationOptions, StationSource
 from scigpt.data_prep.tracks import convert_channel
 from scigpt.errors import UserError
 

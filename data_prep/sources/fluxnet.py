@@ -24,7 +24,8 @@ from scigpt.data_prep.formats.fluxnet_sites import Site, is_sites, read_sites, s
 from scigpt.data_prep.source import Description, Plan, Remote
 from scigpt.data_prep.sources.fluxnet_columns import Column, Quality, good, layout
 from scigpt.data_prep.sources.fluxnet_routes import FluxnetFetch, remotes
-from scigpt.data_prep.stations import Clock, Readings, Station, StationOptions, StationSource
+from scigpt.data_prep.station_records import Clock, Readings, Station
+from scigpt.data_prep.stations import StationOptions, StationSource
 from scigpt.data_prep.suggest import nearest
 from scigpt.errors import UserError
 

@@ -21,7 +21,8 @@ from scigpt.data_prep.formats.ghcn_days import FLAGGED, Days, Place, new_year
 from scigpt.data_prep.formats.opening import one_sentence
 from scigpt.data_prep.source import Description, Plan, Remote
 from scigpt.data_prep.sources.ghcn_routes import LIST, GhcnFetch, inside, remotes
-from scigpt.data_prep.stations import Clock, Network, Readings, Station, StationOptions, StationSource
+from scigpt.data_prep.station_records import Clock, Readings, Station
+from scigpt.data_prep.stations import Network, StationOptions, StationSource
 from scigpt.errors import UserError
 
 ELEMENTS: Mapping[str, tuple[str, float, float]] = {

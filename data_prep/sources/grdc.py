@@ -20,7 +20,8 @@ from scigpt.data_prep.formats import caravan, grdc_text
 from scigpt.data_prep.formats.opening import one_sentence
 from scigpt.data_prep.source import Description, Plan, Remote
 from scigpt.data_prep.sources.grdc_routes import GrdcFetch, remotes
-from scigpt.data_prep.stations import Clock, Readings, Record, Station, StationOptions, StationSource
+from scigpt.data_prep.station_records import Clock, Readings, Record, Station
+from scigpt.data_prep.stations import StationOptions, StationSource
 from scigpt.errors import UserError
 
 DISCHARGE = Variable("river_discharge", "m**3 s**-1")

@@ -17,7 +17,8 @@ from scigpt.data_prep import stations
 from scigpt.data_prep.convert import convert
 from scigpt.data_prep.neighbours import groups_of, homes, on_sphere, together
 from scigpt.data_prep.source import Description
-from scigpt.data_prep.stations import DAY, Clock, Readings, Station, StationOptions, StationSource
+from scigpt.data_prep.station_records import DAY, Clock, Readings, Station
+from scigpt.data_prep.stations import StationOptions, StationSource
 from scigpt.errors import UserError
 
 TEMPERATURE, RAIN = Variable("air_temperature", "K"), Variable("precipitation_amount", "kg m**-2")
