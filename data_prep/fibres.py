@@ -6,7 +6,9 @@ conversion to strain rate is asked for with all that it needs. Impossible values
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +18,13 @@ import numpy as np
 
 from scigpt.data.sample import Coordinate, Origin, Sample, SourceFile, Time, Variable
 from scigpt.data.variables import QUANTITIES, convert
-from scigpt.data_prep.blocks import pieces, time_blocks
-from scigpt.data_prep.datamap import Channel, TableFormat
+from scigpt.data_prep.blocks import SPLITS, pieces
+from scigpt.data_prep.datamap import Channel
+from scigpt.data_prep.fibre_maps import read_map
 from scigpt.data_prep.files import fingerprints, locate
-from scigpt.data_prep.formats.fibre import Fibre, is_fibre, open_fibre
-from scigpt.data_prep.recordings import Recorded, deal, files_of, segments_of
+from scigpt.data_prep.formats.fibre import FORGE_DEPTH, Fibre, is_fibre, open_fibre
+from scigpt.data_prep.recordings import Along, Recorded, cut_together, deal, files_of, segments_of
 from scigpt.data_prep.source import Description, Plan, SampleRef, Source, Split
-from scigpt.data_prep.tables import read_table
 from scigpt.data_prep.tracks import make_variable
 from scigpt.errors import UserError
 
@@ -37,13 +39,14 @@ class FibreOptions:
         quantity, unit: what is measured, where the file does not say: `strain`, `1e-6`.
         strain_rate: turn optical phase (its change from frame to frame) into strain rate; needs the gauge length and `wavelength`.
         gauge_length: in m, where the file does not say; `wavelength` in nm; `refractive_index` and `photoelastic` of the glass.
+        depth_unit: of depths or distances whose unit the file does not state; by default feet in FORGE's layout, else m.
         channel_map: table (CSV) with the column channel and depth or distance in m, or latitude and longitude; channels that are not in it
-            are invalid.
-        channels: first and last channel to use, `100,900`.
+            are invalid. Channels are the numbers that the file gives them, or counted from 0 where it gives depths or distances.
+        channels: first and last channel to use, counted from 0 along the file whatever numbers it gives them, `100,900`.
         tile: channels of a sample.
         time_axis: 0 or 1, of an array whose axes the file does not tell apart.
         frames_per_sample: longest sample.
-        split_by: blocks of `time` over all files, or whole files (`file`).
+        split_by: blocks of `time` over all files, or whole files (`file`; files that overlap in time stay together).
         splits, gap: shares of train, valid and test, and frames between blocks of time.
         split: put everything into this one split instead.
     """
@@ -55,6 +58,7 @@ class FibreOptions:
     wavelength: float | None = None
     refractive_index: float = 1.4682
     photoelastic: float = 0.78
+    depth_unit: str | None = None
     channel_map: str | None = None
     channels: tuple[int, ...] | None = None
     tile: int = 128
@@ -85,29 +89,39 @@ class Fibres(Source):
         o, notes = self.options, list[str]()
         if o.tile < 1:
             raise UserError(f"tile={o.tile} must be a number of channels, 1 or more")
+        if o.time_axis not in (None, 0, 1):
+            raise UserError(f"time_axis={o.time_axis} must be 0 or 1, the axis of the array that is time")
         heads = []
         for number, path in enumerate(self._paths):
-            with open_fibre(path, o.time_axis) as fibre:
+            with self._open(number) as fibre:
                 self._variable(fibre)
                 low, high = self._range(fibre)
+                self._require_places(fibre, low, high)
                 segments = segments_of(fibre.seconds, f"{path.name}, times", "s")
-                heads.append((fibre.seconds[0], number, segments, low, high, fibre.layout))
-        heads.sort(key=lambda h: (h[0], h[1]))
+                ends = tuple((float(fibre.seconds[a]), float(fibre.seconds[b - 1])) for a, b in segments)
+                along = Along(segments, ends, functools.partial(self._seconds, number))
+                heads.append(_Head(number, along, low, high))
+                if fibre.layout == "porotomo":
+                    notes.append(f"{path.name}: its clock counts from the start of the survey; samples have no dates")
+                if fibre.depth_assumed and self._map is None:
+                    unit = o.depth_unit or (FORGE_DEPTH if fibre.layout == "forge" else "m")
+                    notes.append(f"{path.name} states no unit of its depths; they are taken for {unit}, depth_unit= says another")
+                elif o.depth_unit is not None and not fibre.depth_assumed:
+                    raise UserError(f"{path.name} says where its channels are, or numbers them; leave depth_unit= out")
+        heads.sort(key=lambda h: (h.along.ends[0][0], h.number))
         records = []
-        for _, number, segments, low, high, layout in heads:
-            path = self._paths[number]
+        for head, whole in zip(heads, _overlapping(heads), strict=True):
+            number, low, high, path = head.number, head.low, head.high, self._paths[head.number]
             if (high - low) % o.tile:
                 notes.append(f"{path.name}: {high - low} channels are no whole number of tiles of {o.tile}; the last is filled up, invalid")
             for begin in range(low, high, o.tile):
                 spec = {"file": number, "channel": begin, "last": min(begin + o.tile, high), "sha256": self._digests[path]}
-                records.append(Recorded(f"{path.stem}-{begin:06d}", f"{number:06d}", segments, spec))
-            if layout == "porotomo":
-                notes.append(f"{path.name}: its clock counts from the start of the survey; samples have no dates")
-        whole = "file" if o.split_by == "file" else None
-        if whole is None and o.split is None:
+                records.append(Recorded(f"{path.stem}-{begin:06d}", f"{whole:06d}", head.along, spec))
+        whole_files = "file" if o.split_by == "file" else None
+        if whole_files is None and o.split is None:
             refs, splits = self._in_time(heads, records, notes)
         else:
-            refs, splits = deal(records, o.splits, o.gap, o.frames_per_sample, o.split, whole, notes)
+            refs, splits = deal(records, o.splits, o.gap, o.frames_per_sample, o.split, whole_files, notes)
         inputs = tuple((p.name, self._digests[p]) for p in self._paths)
         return Plan(refs, splits, inputs, 5 * o.tile * o.frames_per_sample, tuple(dict.fromkeys(notes)))
 
@@ -116,7 +130,7 @@ class Fibres(Source):
         while start < len(refs):
             number = refs[start].spec["file"]
             stop = next((i for i in range(start, len(refs)) if refs[i].spec["file"] != number), len(refs))
-            with open_fibre(self._paths[number], self.options.time_axis) as fibre:
+            with self._open(number) as fibre:
                 for ref in refs[start:stop]:
                     yield self._sample(fibre, ref.spec)
             start = stop
@@ -131,27 +145,52 @@ class Fibres(Source):
     def _digests(self) -> dict[Path, str]:
         return fingerprints(self._paths)
 
+    @contextmanager
+    def _open(self, number: int) -> Iterator[Fibre]:
+        with open_fibre(self._paths[number], self.options.time_axis, self.options.depth_unit) as fibre:
+            yield fibre
+
+    def _seconds(self, number: int) -> np.ndarray:
+        with self._open(number) as fibre:
+            return fibre.seconds
+
     def _in_time(
-        self, heads: Sequence[tuple[Any, ...]], records: Sequence[Recorded], notes: list[str]
+        self, heads: Sequence[_Head], records: Sequence[Recorded], notes: list[str]
     ) -> tuple[tuple[SampleRef, ...], tuple[Split, ...]]:
-        """Blocks of the frames of all files, in the order of their times."""
-        o, begins, total = self.options, dict[int, int](), 0
-        for _, number, segments, *_ in heads:
-            begins[number] = total
-            total += segments[-1][1]
-        blocks = time_blocks(total, o.splits, o.gap)
-        if len(blocks) < sum(f > 0 for f in o.splits):
-            notes.append(f"{total} frames are too few to be split; all go to train")
+        """Blocks of the instants of all files, so that files which overlap in time are cut at the same instants."""
+        o = self.options
+        cuts, enough = cut_together([h.along for h in heads], o.splits, o.gap)
+        if not enough:
+            notes.append(f"{sum(h.along.last for h in heads)} frames are too few to be split; all go to train")
+        blocks = {h.number: {name: (a, b) for name, a, b in own} for h, own in zip(heads, cuts, strict=True)}
         found: dict[str, list[SampleRef]] = {}
-        for home, first, last in blocks:
+        for home in SPLITS:
             for index, record in enumerate(records):
-                shift = begins[record.spec["file"]]
-                for low, high in record.segments:
-                    start, stop = max(low, first - shift), min(high, last - shift)
+                first, last = blocks[record.spec["file"]].get(home, (0, 0))
+                for low, high in record.along.segments:
+                    start, stop = max(low, first), min(high, last)
                     for a, b in pieces(start, stop, o.frames_per_sample) if stop > start else ():
                         key = f"fibre-{index:06d}-{a:09d}"
                         found.setdefault(home, []).append(SampleRef(key, home, {**record.spec, "start": int(a), "stop": int(b)}))
         return tuple(ref for s in found for ref in found[s]), tuple(Split(s) for s in found)
+
+    def _require_places(self, fibre: Fibre, low: int, high: int) -> None:
+        """Every channel that is used has a place, and a map has one of them."""
+        numbers = fibre.distance[low:high]
+        if self._map is not None:
+            known = next(iter(self._map.values()))
+            used = range(low, high) if fibre.placed else numbers.tolist()
+            if not any(c in known for c in used):
+                raise UserError(
+                    f"{fibre.path.name}: channel_map= has none of its channels, which are {used[0]:g} to {used[-1]:g}; expected their "
+                    f"{'positions, counted from 0' if fibre.placed else 'numbers in the file'}, in the column channel"
+                )
+        elif not np.isfinite(numbers).all():
+            at = low + int(np.argmin(np.isfinite(numbers)))
+            raise UserError(
+                f"{fibre.path.name}: channel {at} (counted from 0) has the place {fibre.distance[at]}; the file may be damaged, leave the "
+                "channel out with channels= or give the places with channel_map="
+            )
 
     def _range(self, fibre: Fibre) -> tuple[int, int]:
         asked = self.options.channels
@@ -182,11 +221,18 @@ class Fibres(Source):
 
     def _per_phase(self, fibre: Fibre, quantity: str) -> float:
         """Strain rate in 1/s for one radian of phase change between frames: strain is phase x wavelength / (4 pi n gauge photoelastic)."""
-        o, gauge = self.options, self.options.gauge_length or fibre.about.get("gauge_length_m")
+        o = self.options
+        gauge = fibre.about.get("gauge_length_m") if o.gauge_length is None else o.gauge_length
         if quantity not in ("optical_phase", "optical_phase_rate"):
             raise UserError(f"{fibre.path.name} holds {quantity}; strain_rate=true converts optical phase alone")
-        if not gauge or not o.wavelength:
+        if gauge is None or o.wavelength is None:
             raise UserError(f"{fibre.path.name}: strain_rate=true needs gauge_length= (m) and wavelength= (nm) of the interrogator")
+        told = {"gauge_length": gauge, "wavelength": o.wavelength, "refractive_index": o.refractive_index, "photoelastic": o.photoelastic}
+        for name, value in told.items():
+            if not (np.isfinite(value) and value > 0):
+                raise UserError(f"{fibre.path.name}: strain_rate=true needs a positive {name}=, it is {value:g}")
+        if quantity == "optical_phase" and len(fibre.seconds) < 2:
+            raise UserError(f"{fibre.path.name} has one frame; strain_rate=true needs two to know their step")
         step = 1.0 if quantity == "optical_phase_rate" else float(np.median(np.diff(fibre.seconds)))
         return o.wavelength * 1e-9 / (4 * np.pi * o.refractive_index * gauge * o.photoelastic * step)
 
@@ -210,6 +256,8 @@ class Fibres(Source):
             return None
         about = self.describe()
         told = {**fibre.about, "layout": fibre.layout, "channels": [int(begin), int(last) - 1]}
+        if not fibre.placed:
+            told["channel_numbers"] = [float(fibre.distance[begin]), float(fibre.distance[last - 1])]
         return Sample(
             np.where(valid, values, 0.0).astype(np.float32)[:, None, None, None, :],
             valid[:, None, None, None, :],
@@ -232,40 +280,41 @@ class Fibres(Source):
         mapped = np.arange(self.options.tile) < last - begin
         units = {"latitude": "degrees_north", "longitude": "degrees_east"}
         if self._map is not None:
-            places = {
-                n: np.array([column.get(c, np.nan) for c in range(begin, begin + self.options.tile)]) for n, column in self._map.items()
-            }
-            for values in places.values():
-                mapped &= np.isfinite(values)
-                if np.isfinite(values).any():
-                    values[~np.isfinite(values)] = values[np.isfinite(values)][-1]
-                else:
-                    values[:] = 0.0
-            return {n: Coordinate(("x",), v, units.get(n, "m")) for n, v in places.items()}, mapped
-        found = dict(fibre.coordinates) or {"x": fibre.distance}
-        unit = "m" if fibre.placed or fibre.coordinates else "1"
-        return {n: Coordinate(("x",), _continued(v[begin:last], self.options.tile), unit) for n, v in found.items()}, mapped
+            used = list(range(begin, last)) if fibre.placed else fibre.distance[begin:last].tolist()
+            used += [np.nan] * (self.options.tile - len(used))
+            found = {n: np.array([column.get(c, np.nan) for c in used]) for n, column in self._map.items()}
+        else:
+            found = {n: _continued(v[begin:last], self.options.tile) for n, v in (fibre.coordinates or {"x": fibre.distance}).items()}
+        for values in found.values():
+            known = np.isfinite(values)
+            mapped &= known
+            values[~known] = values[known][-1] if known.any() else 0.0
+        unit = "m" if fibre.placed or fibre.coordinates or self._map is not None else "1"
+        return {n: Coordinate(("x",), v, units.get(n, unit)) for n, v in found.items()}, mapped
 
     @cached_property
-    def _map(self) -> dict[str, dict[int, float]] | None:
-        if self.options.channel_map is None:
-            return None
-        path = locate(self.options.channel_map)
-        table = read_table(path, TableFormat())
-        names = {c.lower(): c for c in table.frame.columns}
-        if "channel" not in names:
-            raise UserError(f"{path.name} has no column channel; expected channel and depth, distance, or latitude and longitude")
-        channels = table.numbers(names["channel"], "channel_map")
-        if {"latitude", "longitude"} <= set(names):
-            chosen = {"latitude": "latitude", "longitude": "longitude"} | ({"height": "height"} if "height" in names else {})
-        else:
-            chosen = {"x": next((n for n in ("depth", "distance") if n in names), "")}
-            if not chosen["x"]:
-                raise UserError(f"{path.name} has no column depth, distance, or latitude and longitude; expected the place of each channel")
-        if not np.isfinite(channels).all() or len(np.unique(channels)) < len(channels) or (channels % 1 != 0).any():
-            raise UserError(f"{path.name}: the column channel must hold each channel's number once")
-        numbers = channels.astype(int).tolist()
-        return {n: dict(zip(numbers, table.numbers(names[c], "channel_map").tolist(), strict=True)) for n, c in chosen.items()}
+    def _map(self) -> dict[str, dict[float, float]] | None:
+        return None if self.options.channel_map is None else read_map(locate(self.options.channel_map))
+
+
+@dataclass(frozen=True, eq=False)
+class _Head:
+    """One file: its number, when its frames are, and the channels that are used of it."""
+
+    number: int
+    along: Along
+    low: int
+    high: int
+
+
+def _overlapping(heads: Sequence[_Head]) -> list[int]:
+    """Of each file, in order of time, the number of its group: files that overlap in time are of one group."""
+    groups, end = list[int](), -np.inf
+    for head in heads:
+        first, last = head.along.ends[0][0], head.along.ends[-1][1]
+        groups.append(groups[-1] if groups and first <= end else len(groups))
+        end = max(end, last)
+    return groups
 
 
 def _continued(values: np.ndarray, size: int) -> np.ndarray:

@@ -6,6 +6,7 @@ does not fit is left out with the reason; `curves=` takes it by name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from scigpt.data.variables import QUANTITIES, convert
 from scigpt.data_prep.datamap import Channel
 from scigpt.data_prep.files import fingerprints
 from scigpt.data_prep.formats.las import API, UNITS, Las, degrees, is_las, open_las
-from scigpt.data_prep.recordings import Recorded, deal, files_of, segments_of
+from scigpt.data_prep.recordings import Along, Recorded, connected, deal, files_of, segments_of
 from scigpt.data_prep.source import Description, Plan, SampleRef, Source
 from scigpt.data_prep.suggest import nearest
 from scigpt.data_prep.tracks import make_variable
@@ -39,6 +40,8 @@ MNEMONICS: Mapping[str, tuple[str, ...]] = {
 }
 """Of each quantity the mnemonics that stand for it, the best first."""
 _PLACE = {"latitude": (("LATI", "LAT", "LATITUDE", "SLAT"), 90.0), "longitude": (("LONG", "LON", "LONGITUDE", "SLON"), 360.0)}
+_NO_NAME = ("", "NA", "NONE", "NULL", "UNKNOWN", "UNKNOWNWELL", "UNNAMED", "WELL", "TEST", "99925", "999925")
+"""What headers say where they name no well, without case and punctuation."""
 _ABOUT = ("WELL", "UWI", "API", "COMP", "FLD", "LOC", "CNTY", "STAT", "PROV", "CTRY", "SRVC", "DATE")
 
 
@@ -51,7 +54,8 @@ class WellOptions:
             file); by default all whose mnemonic is known.
         whole: refuse a log that ends before the depth that its header names.
         frames_per_sample: depths of a sample at most.
-        split_by: what stays in one split: `well`, or blocks of `depth`; wells by default where there are enough.
+        split_by: what stays in one split: `well` (files that share API, UWI or WELL), or blocks of `depth`, of a well at the same depths in
+            all its files; wells by default where there are enough.
         splits, gap: shares of train, valid and test, and depths between blocks.
         split: put everything into this one split instead.
     """
@@ -103,6 +107,7 @@ class WellLogs(Source):
             told = "none of its curves is known or has a unit that fits"
             raise UserError(f"{self._logs[0].path.name}: {told} ({held}); name some with curves=MNEMONIC:NAME:UNIT")
         places = all(self._place(log) for log in self._logs)
+        wells = _wells(self._logs)
         records = []
         for number, log in enumerate(self._logs):
             chosen = self._chosen[number]
@@ -114,13 +119,12 @@ class WellLogs(Source):
             segments = tuple(s for s in segments if np.isfinite(values[s[0] : s[1]]).any())
             if segments:
                 spec = {"file": number, "places": places, "sha256": self._digests[log.path]}
-                records.append(Recorded(_name(log), _name(log), segments, spec))
+                records.append(Recorded(_name(log), wells[number], Along.of(depth, segments), spec))
             else:
                 notes.append(f"{log.path.name} is left out: its curves hold no value")
         if not records:
             raise UserError(f"{self._logs[0].path.name}: its curves hold no value; check the missing-value mark of its header (NULL)")
-        wells = len({r.whole for r in records})
-        by = o.split_by or ("well" if wells > 1 else "depth")
+        by = o.split_by or ("well" if len({r.whole for r in records}) > 1 else "depth")
         refs, splits = deal(records, o.splits, o.gap, o.frames_per_sample, o.split, "well" if by == "well" else None, notes)
         inputs = tuple((log.path.name, self._digests[log.path]) for log in self._logs)
         return Plan(refs, splits, inputs, 5 * len(variables) * o.frames_per_sample, tuple(notes))
@@ -187,7 +191,7 @@ class WellLogs(Source):
             else:
                 self._leave_out(mnemonic, f"{names[best[quantity][1]]} is taken for {quantity}")
         for name, (_, column) in best.items():
-            yield Chosen(column, _unit(log.curves[column].unit), Variable(name, QUANTITIES[name].unit))
+            yield Chosen(column, _unit(log.curves[column].unit, name), Variable(name, QUANTITIES[name].unit))
 
     def _asked(self, log: Las) -> Iterator[Chosen]:
         names = [c.mnemonic.upper() for c in log.curves]
@@ -199,7 +203,7 @@ class WellLogs(Source):
             column = names.index(mnemonic.upper(), 1)
             own = log.curves[column].unit
             known = next((q for q, m in MNEMONICS.items() if mnemonic.upper() in m), None)
-            unit = unit or _unit(own)
+            unit = unit or _unit(own, name or known)
             where = f"{log.path.name}, curve {mnemonic}"
             if not unit:
                 raise UserError(f"{where} has no unit in its header; state it with curves={mnemonic}:{name or known or 'NAME'}:UNIT")
@@ -221,7 +225,7 @@ class WellLogs(Source):
             value = next((v for m in mnemonics if (v := degrees(log.well.get(m), limit)) is not None), None)
             if value is not None:
                 found[name] = value
-        return found if len(found) == 2 else {}
+        return found if len(found) == 2 and any(found.values()) else {}
 
     def _read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Depths, and values `(N, C)` of all variables of the corpus in their units."""
@@ -269,8 +273,33 @@ def _name(log: Las) -> str:
     return " ".join(dict.fromkeys(words)) or log.path.stem
 
 
-def _unit(unit: str) -> str:
-    """As pint reads it."""
+def _wells(logs: Sequence[Las]) -> list[str]:
+    """Of each file what its well is called: files that share a number (API, UWI) or a name, whatever their spelling, are of one well."""
+    keys = [sorted(_identities(log)) for log in logs]
+    groups = connected(keys)
+    names: dict[int, str] = {}
+    for group, own in zip(groups, keys, strict=True):
+        names[group] = min(names.get(group, own[0]), own[0])
+    return [names[group] for group in groups]
+
+
+def _identities(log: Las) -> set[str]:
+    """Numbers and name of a well without case and punctuation; of an API number the ten digits that are of the well."""
+    found = set()
+    for mnemonic in ("API", "UWI", "WELL"):
+        plain = re.sub(r"[^A-Z0-9]", "", log.well[mnemonic].value.upper()) if mnemonic in log.well else ""
+        if plain in _NO_NAME or re.fullmatch(r"0*|9{3,}", plain):
+            continue
+        if mnemonic != "WELL" and plain.isdigit() and len(plain) in (10, 12, 14):
+            plain = plain[:10]
+        found.add(f"{'name' if mnemonic == 'WELL' else 'number'} {plain}")
+    return found or {f"file {log.path.stem}"}
+
+
+def _unit(unit: str, quantity: str | None = None) -> str:
+    """As pint reads it; F is a foot, but of a temperature Fahrenheit."""
+    if quantity == "borehole_temperature" and unit.upper() == "F":
+        return "degF"
     return "1" if unit.upper() in API else UNITS.get(unit.upper(), unit)
 
 
@@ -280,7 +309,7 @@ def _misfit(unit: str, quantity: str) -> str:
         return f"it has no unit and {quantity} needs one"
     gamma = quantity == "gamma_ray_index"
     try:
-        convert(np.zeros(1), _unit(unit), QUANTITIES[quantity].unit)
+        convert(np.zeros(1), _unit(unit, quantity), QUANTITIES[quantity].unit)
     except UserError:
         return f"its unit {unit} is none of {quantity}"
     return "" if (unit.upper() in API) == gamma else f"its unit {unit} is none of {quantity}"

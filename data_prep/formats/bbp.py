@@ -1,6 +1,7 @@
 """Files of the SCEC Broadband Platform: time histories (`.bbp`), station lists (`.stl`), source descriptions (`.src`), ruptures (`.srf`).
 
-All are text. A time history has comment lines (`#` or `%`, 1 to 21 of them) and four columns: seconds, north-south, east-west, up-down.
+All are text. A time history has comment lines (`#` or `%`, 1 to 21 of them) and four columns: seconds, north-south, east-west, up-down,
+or the order that its comments name.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from scigpt.errors import UserError
 COLUMNS = ("N-S", "E-W", "U-D")
 UNITS = {"acceleration": "cm s**-2", "velocity": "cm s**-1", "displacement": "cm"}
 _EXTENSIONS = {".acc": "acceleration", ".vel": "velocity", ".dis": "displacement"}
-_SAID = ((r"cm/s/s|cm/s\^?\*{0,2}2|cm/sec/sec|cm/sec\^?\*{0,2}2", "acceleration"), (r"cm/s", "velocity"), (r"cm", "displacement"))
+_SAID = ((r"cm/s(ec)?/s(ec)?|cm/s(ec)?\^?\*{0,2}2", "acceleration"), (r"cm/s(ec)?", "velocity"), (r"cm", "displacement"))
+_NAMES = (r"N-?S|NORTH|000", r"E-?W|EAST|090", r"U-?D|UP|VER\w*")
+"""Of the components in the order of COLUMNS, as headers name them."""
 _ONE_FILE = 256 << 20
 """Bytes: a time history of hours at 100 Hz is far below."""
 
@@ -65,24 +68,51 @@ def quantity_of(path: Path, header: Sequence[str]) -> tuple[str, str]:
 
     The extension decides (`.acc.bbp`, `.vel.bbp`, `.dis.bbp`), because headers are copied from step to step of a simulation. A plain
     `.bbp` says nothing by its name: there the unit of the header decides, and velocity is taken without one.
+
+    Raises:
+        UserError: a plain name and a unit that is none of the platform's.
     """
     by_name = _EXTENSIONS.get(Path(path.stem).suffix.lower())
-    said = _said(header)
+    unit = _unit(header)
+    said = next((quantity for pattern, quantity in _SAID if re.fullmatch(pattern, unit)), None)
+    order = _order(header)
+    notes = [] if order == (0, 1, 2) else [f"its columns are {', '.join(COLUMNS[i] for i in order)} by its header"]
     if by_name is not None:
-        if said is None or said == by_name:
-            return by_name, ""
-        return by_name, f"{path.name}: its header says {said}, its name {by_name}; the name is believed ({UNITS[by_name]})"
-    return said or "velocity", "" if said else f"{path.name} says nowhere what it holds; it is taken for velocity in cm s**-1"
+        if unit and said != by_name:
+            notes.append(f"its header says {said or unit}, its name {by_name}; the name is believed ({UNITS[by_name]})")
+    elif unit and said is None:
+        raise UserError(
+            f"{path.name}: its header states the unit ({unit[:20]}) and its name none; expected cm, cm/s or cm/s/s: convert the values, or "
+            "say by the name (.acc.bbp, .vel.bbp, .dis.bbp) what it holds in these units"
+        )
+    elif said is None:
+        notes.append("it says nowhere what it holds; it is taken for velocity in cm s**-1")
+    return by_name or said or "velocity", f"{path.name}: {'; '.join(notes)}" if notes else ""
 
 
-def _said(header: Sequence[str]) -> str | None:
-    """The quantity of the unit beside the last mention of a component."""
-    for line in reversed(header):
-        units = re.findall(r"\(\s*(cm[^)]*)\)", line, re.IGNORECASE)
-        if units:
-            text = units[-1].replace(" ", "").lower()
-            return next((quantity for pattern, quantity in _SAID if re.fullmatch(pattern, text)), None)
-    return None
+def _components(header: Sequence[str]) -> str:
+    """The last line that names components."""
+    return next((line for line in reversed(header) if all(_find(name, line) for name in _NAMES[:2])), "")
+
+
+def _find(name: str, line: str) -> re.Match[str] | None:
+    return re.search(rf"(?<![A-Z0-9])(?:{name})(?![A-Z0-9])", line, re.IGNORECASE)
+
+
+def _unit(header: Sequence[str]) -> str:
+    """In lower case without blanks, what stands in brackets beside the components, or in the last brackets with centimetres."""
+    own = _components(header)
+    units = re.findall(r"[(\[]([^)\]]*)[)\]]", re.sub(r"(?i)\b(time|t)\s*[(\[][^)\]]*[)\]]", "", own))
+    if not units:
+        units = next((u for line in reversed(header) if (u := re.findall(r"\(\s*(cm[^)]*)\)", line, re.IGNORECASE))), [])
+    return re.sub(r"\s", "", units[-1]).lower() if units else ""
+
+
+def _order(header: Sequence[str]) -> tuple[int, ...]:
+    """Which of COLUMNS the columns of the file are, as its header names them."""
+    line = _components(header)
+    north, east, up = (found.start() if (found := _find(name, line)) else len(line) for name in _NAMES)
+    return tuple(sorted(range(3), key=(north, east, up).__getitem__))
 
 
 def read_header(path: Path) -> tuple[str, ...]:
@@ -127,7 +157,7 @@ def read_bbp(path: Path) -> TimeHistory:
             f"{path.name}, line {numbers[row]}: the time {seconds[row]:g} s does not follow {seconds[row - 1]:g} s at the step of the file "
             f"({step:g} s); expected a regular time column, a row may be missing or doubled"
         )
-    return TimeHistory(header, float(seconds[0]), step, table[:, 1:])
+    return TimeHistory(header, float(seconds[0]), step, table[:, 1:][:, np.argsort(_order(header))])
 
 
 def _rows(path: Path) -> tuple[tuple[str, ...], list[int], list[str]]:

@@ -7,8 +7,6 @@ Values are read by window. What they measure is taken from a stated unit; optica
 
 from __future__ import annotations
 
-import datetime
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,26 +16,13 @@ from typing import Any
 import h5py
 import numpy as np
 
+from scigpt.data_prep.formats.fibre_units import clock, instant, length, lengths, measured, number, since_1970, text
 from scigpt.data_prep.formats.hdf5 import contents, is_hdf5, open_hdf5, texts
 from scigpt.data_prep.formats.opening import one_sentence
 from scigpt.errors import UserError
 
-EPOCH = 946684800.0
-"""2000-01-01 in seconds since 1970."""
-UNITS = {
-    **dict.fromkeys(("strain", "m/m"), ("strain", "1")),
-    **dict.fromkeys(("microstrain", "ustrain", "ue"), ("strain", "1e-6")),
-    **dict.fromkeys(("nanostrain", "nstrain", "ne"), ("strain", "1e-9")),
-    **dict.fromkeys(("strain/s", "1/s", "strainrate", "m/m/s", "(m/m)/s"), ("strain_rate", "1/s")),
-    **dict.fromkeys(("microstrain/s", "ustrain/s", "ue/s"), ("strain_rate", "1e-6/s")),
-    **dict.fromkeys(("nanostrain/s", "nstrain/s", "nm/m/s", "(nm/m)/s"), ("strain_rate", "1e-9/s")),
-    **dict.fromkeys(("f", "degf", "fahrenheit"), ("borehole_temperature", "degF")),
-    **dict.fromkeys(("c", "degc", "celsius"), ("borehole_temperature", "degC")),
-    **dict.fromkeys(("k", "kelvin"), ("borehole_temperature", "K")),
-    **dict.fromkeys(("rad", "radian", "radians"), ("optical_phase", "radian")),
-    **dict.fromkeys(("rad/s", "radian/s", "radians/s"), ("optical_phase_rate", "radian/s")),
-}
-"""Stated units in lower case without blanks and hyphens: quantity, and the unit as pint reads it."""
+FORGE_DEPTH = "ft"
+"""FORGE's files state no unit of depth: light ends at 10110 of them, and their well 16B(78)-32 is some 11000 feet long."""
 _TIMES = ("time", "t", "timestamp", "timestamps", "stamps_unix")
 _PLACES = ("depth", "distance", "channel", "channels", "locus")
 _ARRAYS = ("data", "raw", "das", "strain", "strain_rate", "strainrate", "phase")
@@ -53,6 +38,7 @@ class Fibre:
         distance: float64 `(X,)` in m, or the numbers of the channels where `placed` is false.
         quantity, unit: empty where the file does not say.
         coordinates: `x`, `y`, `z` of each channel in m, where the file has them.
+        depth_assumed: the file states no unit of its depths or distances.
     """
 
     path: Path
@@ -67,6 +53,7 @@ class Fibre:
     unit: str
     about: Mapping[str, Any] = field(default_factory=dict)
     coordinates: Mapping[str, np.ndarray] = field(default_factory=dict)
+    depth_assumed: bool = False
 
     def read(self, frames: slice, channels: slice) -> np.ndarray:
         """`(T, X)`, float64, as stored."""
@@ -80,14 +67,15 @@ class Fibre:
 
 
 @contextmanager
-def open_fibre(path: Path, time_axis: int | None = None) -> Iterator[Fibre]:
+def open_fibre(path: Path, time_axis: int | None = None, depth_unit: str | None = None) -> Iterator[Fibre]:
     """The recording of a file.
 
     Args:
         time_axis: of an array whose axes the file does not tell apart.
+        depth_unit: of depths or distances whose unit the file does not state.
 
     Raises:
-        UserError: not HDF5, no known layout, arrays that do not fit each other, damaged.
+        UserError: not HDF5, no known layout, arrays that do not fit each other, units that are none, damaged.
     """
     with open_hdf5(path) as file:
         with one_sentence(path):
@@ -95,7 +83,7 @@ def open_fibre(path: Path, time_axis: int | None = None) -> Iterator[Fibre]:
             if layout is None:
                 held = ", ".join(contents(file)) or "no array"
                 raise UserError(f"{path.name} is laid out as no fibre recording that is known: it holds {held[:200]}")
-            fibre = _LAYOUTS[layout][1](path, file, time_axis)
+            fibre = _LAYOUTS[layout][1](path, file, _Asked(time_axis, depth_unit))
         yield fibre
 
 
@@ -110,6 +98,14 @@ def is_fibre(path: Path) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What the user states of a file that does not say it itself."""
+
+    time_axis: int | None
+    depth_unit: str | None
+
+
 def _layout(file: h5py.File) -> str | None:
     return next((name for name, (fits, _) in _LAYOUTS.items() if fits(file)), None)
 
@@ -117,106 +113,108 @@ def _layout(file: h5py.File) -> str | None:
 # layouts
 
 
-def _forge(path: Path, file: h5py.File, time_axis: int | None) -> Fibre:
+def _forge(path: Path, file: h5py.File, asked: _Asked) -> Fibre:
     data = _array(file["data"], path)
-    seconds, distance = _since_1970(np.asarray(file["stamps_unix"], np.float64), path), np.asarray(file["depth"], np.float64)
-    axis = _axis(data, len(seconds), len(distance), path, 0 if time_axis is None else time_axis)
-    label = _text(data.attrs, "DataUnitLabel")
-    quantity, unit = _measured(label)
+    seconds = since_1970(np.asarray(file["stamps_unix"], np.float64), path.name)
+    stated = text(file["depth"].attrs, "units")
+    distance = lengths(file["depth"], stated or asked.depth_unit or FORGE_DEPTH, f"{path.name}, depth")
+    axis = _axis(data, len(seconds), len(distance), path, 0 if asked.time_axis is None else asked.time_axis)
+    label = text(data.attrs, "DataUnitLabel")
+    quantity, unit = measured(label)
     names = {"FieldName": "field", "WellName": "well", "WellID": "well_id", "API": "api", "TimeZoneFormat": "clock_of_the_site"}
-    about = {ours: _text(data.attrs, theirs) for theirs, ours in names.items() if _text(data.attrs, theirs) not in ("", "NA")}
-    return Fibre(path, "forge", data, axis, seconds, True, distance, True, quantity, unit, about | {"stated_unit": label})
+    about = {ours: text(data.attrs, theirs) for theirs, ours in names.items() if text(data.attrs, theirs) not in ("", "NA")}
+    about |= {"stated_unit": label}
+    return Fibre(path, "forge", data, axis, seconds, True, distance, True, quantity, unit, about, depth_assumed=not stated)
 
 
-def _neubrex(path: Path, file: h5py.File, time_axis: int | None) -> Fibre:
+def _neubrex(path: Path, file: h5py.File, asked: _Asked) -> Fibre:
     data = _array(file["Acoustic"], path)
     attrs = data.attrs
-    begin = _text(attrs, "GPSTimeStamp(UTC)") or _text(attrs, "CPUTimeStamp(UTC)")
-    step, spacing = _number(attrs, "TimeSamplingInterval(seconds)"), _number(attrs, "SpatialSamplingInterval")
-    axis = 0 if time_axis is None else time_axis
+    begin = text(attrs, "GPSTimeStamp(UTC)") or text(attrs, "CPUTimeStamp(UTC)")
+    unit = text(attrs, "StartStopPositionUnit") or "m"
+    step, spacing = number(attrs, "TimeSamplingInterval(seconds)"), length(attrs, "SpatialSamplingInterval", path.name, unit)
+    axis = 0 if asked.time_axis is None else asked.time_axis
     if step is None or step <= 0 or spacing is None:
         raise UserError(f"{path.name}: Acoustic states no TimeSamplingInterval(seconds) or SpatialSamplingInterval; the file is incomplete")
-    seconds = (0.0 if not begin else _instant(begin, path)) + step * np.arange(data.shape[axis])
-    distance = (_number(attrs, "StartPosition") or 0.0) + spacing * np.arange(data.shape[1 - axis])
-    if re.match(r"(?i)f", _text(attrs, "StartStopPositionUnit")):
-        distance = distance * 0.3048
-    label = _text(attrs, "DataPhysicalUnit")
-    about = {"gauge_length_m": _number(attrs, "GaugeLength"), "instrument": _text(attrs, "NEUBRESCOPE.DAS.Model"), "stated_unit": label}
-    return Fibre(path, "neubrex", data, axis, seconds, bool(begin), distance, True, *_measured(label), _known(about))
+    seconds = (0.0 if not begin else instant(begin, path.name)) + step * np.arange(data.shape[axis])
+    distance = (length(attrs, "StartPosition", path.name, unit) or 0.0) + spacing * np.arange(data.shape[1 - axis])
+    label = text(attrs, "DataPhysicalUnit")
+    about = {
+        "gauge_length_m": length(attrs, "GaugeLength", path.name),
+        "instrument": text(attrs, "NEUBRESCOPE.DAS.Model"),
+        "stated_unit": label,
+    }
+    return Fibre(path, "neubrex", data, axis, seconds, bool(begin), distance, True, *measured(label), _known(about))
 
 
-def _standard(path: Path, file: h5py.File, time_axis: int | None) -> Fibre:
+def _standard(path: Path, file: h5py.File, asked: _Asked) -> Fibre:
     data = _array(file["DasRawData/RawData"], path)
-    seconds = _since_1970(np.asarray(file["DasRawData/DasTimeArray"]), path)
+    seconds = since_1970(np.asarray(file["DasRawData/DasTimeArray"]), path.name)
     attrs = file["DasMetadata/Interrogator/Acquisition"].attrs
     dims = [d.lower() for d in texts(data.attrs.get("DasDimensions", []))]
-    axis = next((i for i, d in enumerate(dims) if d.startswith("time")), time_axis)
+    axis = next((i for i, d in enumerate(dims) if d.startswith("time")), asked.time_axis)
     count = data.shape[1 - axis] if axis is not None else data.size // max(1, len(seconds))
     axis = _axis(data, len(seconds), count, path, axis)
-    spacing = _number(attrs, "SpatialSamplingInterval")
+    spacing = length(attrs, "SpatialSamplingInterval", path.name)
     distance = np.arange(count) * (1.0 if spacing is None else spacing)
-    label = _text(attrs, "UnitOfMeasure")
-    about = _known({"gauge_length_m": _number(attrs, "GaugeLength"), "stated_unit": label})
-    return Fibre(path, "gdr", data, axis, seconds, True, distance, spacing is not None, *_measured(label), about)
+    label = text(attrs, "UnitOfMeasure")
+    about = _known({"gauge_length_m": length(attrs, "GaugeLength", path.name), "stated_unit": label})
+    return Fibre(path, "gdr", data, axis, seconds, True, distance, spacing is not None, *measured(label), about)
 
 
-def _prodml(path: Path, file: h5py.File, time_axis: int | None) -> Fibre:
+def _prodml(path: Path, file: h5py.File, asked: _Asked) -> Fibre:
     own = file["Acquisition"].attrs
     raw = next(g for n, g in file["Acquisition"].items() if n.lower().startswith("raw") and "RawData" in g)
     data = _array(raw["RawData"], path)
-    seconds = _since_1970(np.asarray(raw["RawDataTime"]), path)
+    seconds = since_1970(np.asarray(raw["RawDataTime"]), path.name)
     dims = [d.lower() for d in texts(data.attrs.get("Dimensions", []))]
-    axis = next((i for i, d in enumerate(dims) if d.startswith("time")), time_axis)
-    count = int(_number(own, "NumberOfLoci") or 0) or data.size // max(1, len(seconds))
+    axis = next((i for i, d in enumerate(dims) if d.startswith("time")), asked.time_axis)
+    count = int(number(own, "NumberOfLoci") or 0) or data.size // max(1, len(seconds))
     axis = _axis(data, len(seconds), count, path, axis)
-    spacing = _number(own, "SpatialSamplingInterval")
-    distance = ((_number(own, "StartLocusIndex") or 0.0) + np.arange(count)) * (1.0 if spacing is None else spacing)
-    label = _text(raw.attrs, "RawDataUnit")
-    about = _known({"gauge_length_m": _number(own, "GaugeLength"), "stated_unit": label})
-    return Fibre(path, "prodml", data, axis, seconds, True, distance, spacing is not None, *_measured(label), about)
+    spacing = length(own, "SpatialSamplingInterval", path.name)
+    distance = ((number(own, "StartLocusIndex") or 0.0) + np.arange(count)) * (1.0 if spacing is None else spacing)
+    label = text(raw.attrs, "RawDataUnit")
+    about = _known({"gauge_length_m": length(own, "GaugeLength", path.name), "stated_unit": label})
+    return Fibre(path, "prodml", data, axis, seconds, True, distance, spacing is not None, *measured(label), about)
 
 
-def _porotomo(path: Path, file: h5py.File, time_axis: int | None) -> Fibre:
+def _porotomo(path: Path, file: h5py.File, asked: _Asked) -> Fibre:
     data = _array(file["das"], path)
-    clock = np.asarray(file["t"], np.float64).ravel() * 1e-6
+    seconds = np.asarray(file["t"], np.float64).ravel() * 1e-6
     channel = np.asarray(file["channel"], np.float64).ravel()
-    axis = _axis(data, len(clock), len(channel), path, time_axis)
+    axis = _axis(data, len(seconds), len(channel), path, asked.time_axis)
     places = {n: np.asarray(file[n], np.float64).ravel() for n in "xyz" if n in file and file[n].size == len(channel)}
     frame = texts(file["crs"][()])[0][:200] if isinstance(file.get("crs"), h5py.Dataset) and file["crs"].size else ""
-    about = _known({"stated_unit": _text(data.attrs, "units"), "crs": frame})
+    about = _known({"stated_unit": text(data.attrs, "units"), "crs": frame})
     # radians of optical phase change for each sample of time, as the archive's description says
-    quantity, unit = _measured(_text(data.attrs, "units")) if _text(data.attrs, "units") else ("optical_phase", "radian")
-    return Fibre(path, "porotomo", data, axis, clock, False, channel, False, quantity, unit, about, places)
+    quantity, unit = measured(text(data.attrs, "units")) if text(data.attrs, "units") else ("optical_phase", "radian")
+    return Fibre(path, "porotomo", data, axis, seconds, False, channel, False, quantity, unit, about, places)
 
 
-def _plain(path: Path, file: h5py.File, time_axis: int | None) -> Fibre:
+def _plain(path: Path, file: h5py.File, asked: _Asked) -> Fibre:
     data = _array(_among(file, _ARRAYS, 2), path)
-    clock, place = _among(file, _TIMES, 1), _among(file, _PLACES, 1)
-    assert clock is not None
+    times, place = _among(file, _TIMES, 1), _among(file, _PLACES, 1)
+    assert times is not None
     assert place is not None
-    numbers = np.asarray(clock, np.float64)
-    stated = _text(clock.attrs, "units")
-    dated = numbers[0] > 3e8 or "1970" in stated
-    if dated:
-        seconds = _since_1970(numbers, path)
-    else:
-        seconds = numbers * {"us": 1e-6, "ms": 1e-3, "ns": 1e-9}.get(stated.lower(), 1.0)
-    axis = _axis(data, len(seconds), len(place), path, time_axis)
+    seconds, dated = clock(np.asarray(times), text(times.attrs, "units") or text(times.attrs, "unit"), path.name)
+    axis = _axis(data, len(seconds), len(place), path, asked.time_axis)
     distance = np.asarray(place, np.float64)
     placed = place.name.rsplit("/", 1)[1].lower() in ("depth", "distance")
-    if placed and re.match(r"(?i)f(ee|oo)?t", _text(place.attrs, "units")):
-        distance = distance * 0.3048
-    label = _text(data.attrs, "units") or _text(data.attrs, "DataUnitLabel") or _text(data.attrs, "unit")
-    gauge = _number(data.attrs, "gauge_length") or _number(file.attrs, "gauge_length")
+    stated = text(place.attrs, "units") or text(place.attrs, "unit")
+    if placed:
+        distance = lengths(distance, stated or asked.depth_unit or "m", f"{path.name}, {place.name[1:]}")
+    label = text(data.attrs, "units") or text(data.attrs, "DataUnitLabel") or text(data.attrs, "unit")
+    gauge = length(data.attrs, "gauge_length", path.name) or length(file.attrs, "gauge_length", path.name)
     about = _known({"gauge_length_m": gauge, "stated_unit": label})
-    return Fibre(path, "plain", data, axis, seconds, dated, distance, placed, *_measured(label), about)
+    assumed = placed and not stated
+    return Fibre(path, "plain", data, axis, seconds, dated, distance, placed, *measured(label), about, depth_assumed=assumed)
 
 
 def _has(file: h5py.File, *names: str) -> bool:
     return all(name in file for name in names)
 
 
-_LAYOUTS: Mapping[str, tuple[Callable[[h5py.File], bool], Callable[[Path, h5py.File, int | None], Fibre]]] = {
+_LAYOUTS: Mapping[str, tuple[Callable[[h5py.File], bool], Callable[[Path, h5py.File, _Asked], Fibre]]] = {
     "forge": (lambda f: _has(f, "data", "depth", "stamps_unix"), _forge),
     "neubrex": (lambda f: "Acoustic" in f and "TimeSamplingInterval(seconds)" in f["Acoustic"].attrs, _neubrex),
     "gdr": (lambda f: _has(f, "DasRawData/RawData", "DasRawData/DasTimeArray", "DasMetadata/Interrogator/Acquisition"), _standard),
@@ -260,48 +258,6 @@ def _axis(data: h5py.Dataset, times: int, channels: int, path: Path, stated: int
     raise UserError(
         f"{path.name}: {data.name} has the shape {data.shape} for {times} times and {channels} channels; the file is incomplete"
     )
-
-
-def _since_1970(stamps: np.ndarray, path: Path) -> np.ndarray:
-    """Counts since 1970 in ns, us, ms or s, told apart by their size, as seconds since 2000."""
-    numbers = np.ravel(stamps)
-    if not numbers.size or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers.astype(np.float64)).all():
-        raise UserError(f"{path.name}: its times are no finite numbers since 1970; the file may be damaged, fetch it again")
-    size = float(np.median(np.abs(numbers.astype(np.float64))))
-    scale = next((s for limit, s in ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3)) if size >= limit), 1)
-    if numbers.dtype.kind in "iu":  # no digit is lost
-        return (numbers.astype(np.int64) - int(EPOCH) * scale) / scale
-    return numbers.astype(np.float64) / scale - EPOCH
-
-
-def _instant(text: str, path: Path) -> float:
-    """ISO text in UTC as seconds since 2000."""
-    try:
-        instant = datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text.strip().replace("/", "-").rstrip("Z")))
-    except ValueError:
-        raise UserError(
-            f"{path.name}: its first instant {text[:40]!r} cannot be read; expected ISO 8601, the file may be damaged"
-        ) from None
-    instant = instant if instant.tzinfo else instant.replace(tzinfo=datetime.UTC)
-    return (instant - datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)).total_seconds()
-
-
-def _measured(label: str) -> tuple[str, str]:
-    """Quantity and unit of a stated unit; empty where it says nothing that is known."""
-    plain = re.sub(r"[\s\-_*]", "", label).lower().replace("\u03bc", "u").replace("\u00b5", "u")
-    return UNITS.get(re.sub(r"/(sec|second)$", "/s", plain), ("", ""))
-
-
-def _text(attrs: Any, name: str) -> str:
-    return texts(attrs[name])[0].strip() if name in attrs and np.size(attrs[name]) else ""
-
-
-def _number(attrs: Any, name: str) -> float | None:
-    try:
-        value = float(_text(attrs, name))
-    except ValueError:
-        return None
-    return value if np.isfinite(value) else None
 
 
 def _known(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -149,14 +149,14 @@ class Las:
             )
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        """Number and text of the lines of numbers; the last one must not be cut."""
+        """Number and text of the lines of numbers; the last one must not be cut (Ctrl-Z, the end of old text files, ends it too)."""
         with self.path.open("rb") as file:
             file.seek(self.begin)
             before = last = b""
             for number, line in enumerate(file, self.line):
                 if b"\0" in line or len(line) > 1 << 20:
                     raise UserError(f"{self.path.name}, line {number} is not text; the file is damaged, fetch it again")
-                text = line.decode(self.encoding, errors="replace").strip()
+                text = line.decode(self.encoding, errors="replace").strip(" \r\n\x1a" if self.delimiter == "\t" else None).strip("\x1a")
                 if text.startswith("~"):
                     raise UserError(
                         f"{self.path.name}, line {number}: a section {text[:20]} follows the numbers; LAS 1.2 and 2.0 end with them"
@@ -164,7 +164,7 @@ class Las:
                 if text and not text.startswith("#"):
                     before, last = last, line
                     yield number, text
-        if last and not last.endswith((b"\n", b"\r")) and len(last) != len(before.rstrip(b"\r\n")):
+        if last and not last.endswith((b"\n", b"\r", b"\x1a")) and len(last) != len(before.rstrip(b"\r\n")):
             raise UserError(
                 f"{self.path.name}: its last row ends without a new line and is not as long as the one before, so it may be cut off; "
                 "fetch it again, or add a new line if it is whole"
@@ -201,6 +201,8 @@ class Las:
         table = np.empty((len(rows), len(columns)))
         for c, column in enumerate(columns):
             words = [row[column] for row in rows]
+            if self.delimiter is not None:
+                words = [word or "nan" for word in words]
             try:
                 table[:, c] = np.array(words).astype(np.float64)
             except ValueError:
@@ -254,15 +256,19 @@ def is_las(path: Path) -> bool:
 
 
 def degrees(item: Item | None, limit: float) -> float | None:
-    """Latitude or longitude of a header: `45.2`, `45 12 33.5 N`, `W 104 30' 15"`; None for anything else."""
+    """Latitude or longitude of a header: `45.2`, `45 12 33.5 N`, `W 104 30' 15"`, `45.2 NAD27`; None for anything else."""
     if item is None:
         return None
-    numbers = [float(n) for n in re.findall(r"\d+(?:\.\d+)?", item.value)]
-    if not 1 <= len(numbers) <= 3 or any(n >= 60 for n in numbers[1:]):
+    plain = re.sub(r"(?i)deg(rees?)?|min(utes?)?|sec(onds?)?", " ", item.value)
+    plain = re.sub(r"(?i)\b(NAD|WGS|ED|GDA|AGD|ITRF)[\s-]*\d+|[a-z]{2,}\d\w*", " ", plain)  # a datum
+    plain = re.sub(r"^([^,]*\d),(\d[^,]*)$", r"\1.\2", plain)
+    words = re.findall(r"\d+(?:\.\d*)?", plain)
+    numbers = [float(n) for n in words]
+    if not 1 <= len(numbers) <= 3 or any(n >= 60 for n in numbers[1:]) or any("." in n for n in words[:-1]):
         return None
     value = sum(n / 60**i for i, n in enumerate(numbers))
-    letters = re.search(r"(?<![A-Z])(S|W|SOUTH|WEST)(?![A-Z])", item.value.upper())
-    south = item.value.lstrip().startswith("-") or letters is not None
+    letters = re.search(r"(?<![A-Z])(S|W|SOUTH|WEST)(?![A-Z])", plain.upper())
+    south = plain.lstrip().startswith("-") or letters is not None
     return round(-value if south else value, 9) if value <= limit else None
 
 

@@ -205,6 +205,8 @@ def open_segy(path: Path, format: int | None = None, endian: Endian = "auto", sa
         header_bytes += TRACE * max(0, binary.integer(3507, 4))
         extended, promised, trailer = max(0, binary.integer(3269, 4)), binary.integer(3513, 8), TEXT * binary.integer(3529, 4)
         start = binary.integer(3521, 8) or start
+        if start < 0:
+            raise UserError(f"{path.name} says that its first trace begins at byte {start}; it is damaged, fetch it again")
     with path.open("rb") as file:
         file.seek(min(start, size))
         first = file.read(TRACE)

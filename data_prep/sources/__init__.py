@@ -72,7 +72,7 @@ def installed(taken: Collection[str]) -> dict[str, type[Source]]:
 
 
 _STATIONS = (Ghcn, Grdc, Fluxnet, Arm, EssDive)
-_GROUND = (EarthScope, SeismicExperiments, Miniseed, ScecBbp, Segy, Edx, Gdr)
+_GROUND = (EarthScope, SeismicExperiments, Miniseed, ScecBbp, Segy, Gdr, Edx)
 _EARTH = (Narr, Daymet, Prism, Modis, Hls, Ilamb, *_STATIONS, *_GROUND, Era5, Cmip6, Ostia)
 """A reader of any GRIB or CMIP-like file comes after those that know a product."""
 _SIMULATED = (TheWell, PdeBench, PdeArena, PdeGym, SuperBench, OperatorScaling, Arrays)

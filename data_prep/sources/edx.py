@@ -57,11 +57,13 @@ class Edx(Repository):
     def remotes(cls, options: Any, get: Callable[[str], bytes]) -> Iterator[Remote]:
         if bool(options.query) == bool(options.package):
             raise UserError("fetching from edx needs query=WORDS for its search, or package=NAME of one dataset (and not both)")
+        if options.limit < 1:
+            raise UserError(f"limit={options.limit} must be a number of files, 1 or more")
         wanted = {f.upper().lstrip(".") for f in options.formats}
         taken: set[str] = set()
         for package in _packages(options, get):
             folder = _plain(str(package.get("name") or "dataset"))
-            for resource in package.get("resources", []):
+            for resource in _mappings(package.get("resources"), options.server):
                 name = _plain(str(resource.get("name") or resource.get("id") or "file"))
                 form = str(resource.get("format") or "").upper().lstrip(".") or name.rpartition(".")[2].upper()
                 url = str(resource.get("url") or "")
@@ -72,8 +74,8 @@ class Edx(Repository):
                 if file in taken:
                     file = f"{folder}/{_plain(str(resource.get('id'))[:8])}-{name}"
                 taken.add(file)
-                size = resource.get("size")
-                yield Remote(url, file, bytes=int(size) if str(size or "").isdigit() and int(size) > 0 else None, login="edx")
+                size = str(resource.get("size") or "")
+                yield Remote(url, file, bytes=int(size) or None if size.isdigit() else None, login="edx")
                 if len(taken) >= options.limit:
                     return
 
@@ -89,7 +91,10 @@ def _packages(options: Any, get: Callable[[str], bytes]) -> Iterator[Mapping[str
         answer = _result(
             get(f"{action}/package_search?{urllib.parse.urlencode({'q': options.query, 'rows': PAGE, 'start': start})}"), options.server
         )
-        found, count = answer.get("results", []), int(answer.get("count", 0))
+        found, total = _mappings(answer.get("results"), options.server), answer.get("count")
+        if not isinstance(total, int):
+            raise _no_answer(options.server)
+        count = total
         yield from found
         if not found:
             return
@@ -103,7 +108,18 @@ def _result(body: bytes, server: str) -> Mapping[str, Any]:
             return answer["result"]
     except (ValueError, KeyError, TypeError):
         pass
-    raise UserError(f"the answer of {server} is not one of CKAN's search; try again later, or check server= and package=")
+    raise _no_answer(server)
+
+
+def _mappings(found: Any, server: str) -> list[Mapping[str, Any]]:
+    """A list of the answer; `null` is one without entries."""
+    if not isinstance(found, list | None) or not all(isinstance(each, Mapping) for each in found or ()):
+        raise _no_answer(server)
+    return found or []
+
+
+def _no_answer(server: str) -> UserError:
+    return UserError(f"the answer of {server} is not one of CKAN's search; try again later, or check server= and package=")
 
 
 def _plain(name: str) -> str:

@@ -8,8 +8,10 @@ import urllib.parse
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+from scigpt.data_prep.fibres import Fibres
 from scigpt.data_prep.repository import Repository
 from scigpt.data_prep.source import Description, Remote
 from scigpt.errors import UserError
@@ -51,10 +53,17 @@ class Gdr(Repository):
         )
 
     @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Fibres alone: well logs of no stated origin are rather of the Energy Data eXchange."""
+        return Fibres.recognises(path)
+
+    @classmethod
     def remotes(cls, options: Any, get: Callable[[str], bytes]) -> Iterator[Remote]:
         if not options.bucket or options.limit < 1:
             raise UserError("fetching from gdr needs bucket=NAME and limit= of 1 or more")
-        server = options.server.format(bucket=options.bucket).rstrip("/")
+        server = options.server.replace("{bucket}", options.bucket).rstrip("/")
+        if re.search(r"[{}]", server):
+            raise UserError(f"server={options.server} has other words in braces than {{bucket}}; expected the address of the buckets")
         words, found = {"list-type": "2", "prefix": options.prefix.lstrip("/")}, 0
         while True:
             keys, words["continuation-token"] = _listing(get(f"{server}/?{urllib.parse.urlencode(words)}"), server)

@@ -6,6 +6,7 @@ both are known before a simulation and become coefficients. The step of a record
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +31,9 @@ from scigpt.data_prep.formats.bbp import (
     read_sites,
     read_source,
 )
-from scigpt.data_prep.recordings import Recorded, deal, files_of
+from scigpt.data_prep.recordings import Along, Recorded, deal, files_of
 from scigpt.data_prep.source import Description, Plan, Remote, SampleRef, Source
+from scigpt.data_prep.sources.scec_bbp_events import Event, Events
 from scigpt.errors import UserError
 
 SPECTRA = (".rd50", ".rd100", ".rd50.vertical", ".rd100.vertical", ".rsp")
@@ -61,8 +63,8 @@ class ScecBbpOptions:
         quantity: velocity, acceleration or displacement; files of another are left out, as they are the same motion again.
         duplicates: a component that repeats another in every row becomes invalid, or the file is refused.
         frames_per_sample: longest sample.
-        split_by: what stays in one split: `event` (all runs of one source description), `station`, or `time` for blocks of each record;
-            by default the first of them of which there are several.
+        split_by: what stays in one split: `event` (all runs of one source description), `station`, or `time` for blocks of each record, at
+            the same times in all records of a station and event; by default the first of them of which there are several.
         splits, gap: shares of train, valid and test, and frames between blocks of time.
         split: put everything into this one split instead.
     """
@@ -89,17 +91,6 @@ class ScecBbpFetch:
     files: tuple[str, ...] = SHIPPED
     ref: str = "be71c83b108e1a4397943a31a0078e66e459798f"
     server: str = "https://raw.githubusercontent.com/SCECcode/bbp"
-
-
-@dataclass(frozen=True)
-class Event:
-    """The earthquake of a folder: what people and what splits call it, its source description, rupture, and the files that say so."""
-
-    name: str
-    key: str
-    source: Mapping[str, float | str]
-    rupture: Mapping[str, Any]
-    files: tuple[Path, ...]
 
 
 class ScecBbp(Source):
@@ -161,6 +152,12 @@ class ScecBbp(Source):
             held = " and ".join(f"{n} of {q}" for q, n in others.items()) or "no time history"
             raise UserError(f"{self.inputs[0].name} has no record of {o.quantity}; it has {held}, choose with quantity=")
         notes += [f"{n} files of {q} are left out; quantity={q} takes them instead" for q, n in others.items()]
+        idle = self._events.idle([path for _, path, _, _ in chosen])
+        if idle:
+            notes.append(
+                f"no record is of {', '.join(p.name for p in idle)[:150]}; expected it in the folder of the records or one above, or in a "
+                "folder of the same name (indata/ID of outdata/ID)"
+            )
         missing = sorted({station for _, path, station, _ in chosen if station not in self.sites(path)})
         if missing and self._files.lists:
             notes.append(f"no station list has {', '.join(missing)[:120]}; samples have no coordinates (Origin.about keeps those known)")
@@ -176,7 +173,9 @@ class ScecBbp(Source):
                 notes.append(f"{told}; it is taken as invalid")
             spec = {"file": number, "places": not missing, "sha256": digests[path]}
             whole = event.key if by == "event" else station
-            records.append(Recorded(f"{event.name}-{station}", whole, ((0, len(history.values)),), spec))
+            count, begin, step = len(history.values), history.begin, history.step
+            along = Along(((0, count),), ((begin, begin + step * (count - 1)),), functools.partial(_times, begin, step, count))
+            records.append(Recorded(f"{event.name}-{station}", whole, along, spec, f"{event.key}, {station}"))
         refs, splits = deal(records, o.splits, o.gap, o.frames_per_sample, o.split, None if by == "time" else by, notes)
         used = dict.fromkeys(p for _, path, _, event in chosen for p in (path, *event.files))
         inputs = tuple((p.name, digests[p]) for p in (*used, *files.lists))
@@ -234,9 +233,9 @@ class ScecBbp(Source):
     def _files(self) -> _Files:
         found = files_of(self.inputs, self.name, (".bbp", *SPECTRA, *ABOUT))
         spectra = [p for p in found if p.name.lower().endswith(SPECTRA)]
-        given = {locate(p) for p in self.inputs}
+        given = {locate(p).resolve() for p in self.inputs}
         for path in spectra:
-            if path in given:
+            if path.resolve() in given:
                 raise UserError(f"{path.name} is a response spectrum, not a time history; expected files that end with .bbp")
         about = [p for p in found if p.suffix.lower() in ABOUT]
         histories = [p for p in found if p not in spectra and p not in about]
@@ -271,31 +270,12 @@ class ScecBbp(Source):
         return re.sub(r"-[lh]f$", "", kept[0], flags=re.IGNORECASE)
 
     def event(self, path: Path) -> Event:
-        """The earthquake of the nearest folder up to the input that has one source description; without one, the folder is its name."""
-        if path.parent not in self._events:
-            self._events[path.parent] = self._event(path.parent)
-        return self._events[path.parent]
+        """The earthquake of a record."""
+        return self._events.of(path)
 
     @cached_property
-    def _events(self) -> dict[Path, Event]:
-        return {}
-
-    def _event(self, folder: Path) -> Event:
-        for above in (folder, *folder.parents):
-            own = [p for p in self._files.about if p.parent == above and p.suffix.lower() in (".src", ".srf")]
-            sources = [p for p in own if p.suffix.lower() == ".src"]
-            if sources:
-                read = [read_source(p) for p in sources]
-                # one earthquake may be there in several realisations, which differ by their seed alone
-                same = {k: v for k, v in read[0].items() if all(r.get(k) == v for r in read)}
-                if any(set(r) - {"SEED"} != set(same) - {"SEED"} for r in read):
-                    names = ", ".join(p.name for p in sources)
-                    raise UserError(f"the folder {above.name} describes several earthquakes ({names[:150]}); give each a folder of its own")
-                ruptures = [p for p in own if p not in sources]
-                rupture = read_rupture(ruptures[0]) if len(ruptures) == 1 else {}
-                key = " ".join(f"{k}={v}" for k, v in sorted(same.items()) if k != "SEED")
-                return Event(sources[0].stem, key, same, rupture, (*sources, *(ruptures if rupture else ())))
-        return Event(folder.name, f"{folder.parent.name}/{folder.name}", {}, {}, ())
+    def _events(self) -> Events:
+        return Events(self._files.about, self._files.histories)
 
 
 @dataclass(frozen=True)
@@ -306,6 +286,10 @@ class _Files:
     lists: list[Path]
     about: list[Path]
     spectra: int
+
+
+def _times(begin: float, step: float, count: int) -> np.ndarray:
+    return begin + step * np.arange(count)
 
 
 def _merged(lists: Sequence[Path]) -> dict[str, Site]:

@@ -23,6 +23,7 @@ from scigpt.data.variables import QUANTITIES, convert
 from scigpt.data_prep.files import fingerprints, locate, members
 from scigpt.data_prep.formats.segy import Endian, is_segy, open_segy
 from scigpt.data_prep.formats.segy_samples import FORMATS
+from scigpt.data_prep.recordings import unique
 from scigpt.data_prep.source import Description, Plan, Remote, SampleRef, Source
 from scigpt.data_prep.sources.segy_blocks import Cutting, SplitBy
 from scigpt.data_prep.sources.segy_geometry import Bytes, Ground, Panel, find_panels, find_places
@@ -43,7 +44,8 @@ class SegyOptions:
     Args:
         dims: `volume` (inlines x crosslines), `line` (traces along X), `shots` (a record for each field record), or what the headers say.
         inline_byte, crossline_byte, record_byte: where those numbers begin in a trace header (21 for CDP gathers as records).
-        x_byte, y_byte, scalar_byte: of coordinates and their scalar; by default 181 and 185, else 73 and 77; of receivers 81 and 85.
+        x_byte, y_byte, scalar_byte: of coordinates and their scalar; by default 181 and 185, else 73 and 77, else 81 and 85 (of shots
+            those alone), never where inlines and crosslines are.
         trace_id: use only traces of these identification codes; by default all but auxiliary ones.
         tile: rows and columns of a sample, `64x64` or `64`; of lines and shots the columns. By default at most 64 x 64, 256 traces of a
             line, or a whole shot record.
@@ -58,6 +60,7 @@ class SegyOptions:
         splits: shares for train, valid and test.
         split_by: `tile`: blocks of inlines, or of a line's traces; `shot`: whole records; `file`: whole files; `time`: blocks of samples.
             By default records where there are several, else blocks.
+            Files of a volume whose inlines overlap or follow each other are cut at common inlines, records at common numbers.
         gap: inlines, traces, records or samples left out between the splits; by default a fiftieth, at least one (and no file).
         split: put the whole input into this one split instead.
         licence, attribution: of these surveys, as their owners state them.
@@ -212,16 +215,23 @@ class Segy(Source):
         if not self.inputs:
             raise UserError("segy has no input; give SEG-Y files as --input")
         convert(np.zeros(1), o.unit or self._variable.unit, self._variable.unit, f"unit={o.unit}")
+        if (o.x_byte is None) != (o.y_byte is None):
+            raise UserError("x_byte= and y_byte= go together; give both, or neither for the standard's")
         at = Bytes(o.inline_byte, o.crossline_byte, o.record_byte, o.x_byte, o.y_byte, o.scalar_byte)
         words = (*HEADERS, o.inline_byte, o.crossline_byte, o.record_byte)
         found = []
-        for path in (file for given in self.inputs for file in _files(locate(given))):
+        names_of: dict[str, list[str]] = {}
+        for path in unique(file for given in self.inputs for file in _files(locate(given))):
             file = open_segy(path, o.format, o.endian, o.samples)
             with file.kept(words):
                 file.require_alike(o.samples is None, o.dt is None)
-                panels = find_panels(file, o.dims, at, self._notes, o.trace_id)
+                panels = find_panels(file, o.dims, at, notes := list[str](), o.trace_id)
                 axis = axis_of(file, o.domain == "depth", o.dt, self._notes)
             found.append((file, panels, axis, find_places(file, panels, at)))
+            for note in notes:
+                names_of.setdefault(note, []).append(path.name)
+        for note, paths in names_of.items():
+            self._notes.append(f"{paths[0]}{f' and {len(paths) - 1} more files' if len(paths) > 1 else ''}: {note}")
         kinds = {panels[0].kind: file for file, panels, _, _ in found}
         if len(kinds) > 1:
             told = " and ".join(f"{f.path.name} a {k.removesuffix('s')}" for k, f in kinds.items())

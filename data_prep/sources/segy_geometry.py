@@ -27,11 +27,11 @@ AUXILIARY = (*range(4, 11), *range(18, 23))
 SPARSE = 20
 """Bins for each trace, above which the bytes read are no inline and crossline."""
 _PLACES: Mapping[Kind, tuple[tuple[int, int], ...]] = {
-    "volume": ((181, 185), (73, 77)),
+    "volume": ((181, 185), (73, 77), (81, 85)),
     "line": ((181, 185), (73, 77), (81, 85)),
     "shots": ((81, 85),),
 }
-"""Bytes of coordinates, in the order of preference: ensemble, source, receiver group."""
+"""Bytes of coordinates, in the order of preference: ensemble, source, receiver group; not where the survey keeps its numbers."""
 _LOOKED_AT = 4096
 
 
@@ -54,12 +54,14 @@ class Panel:
     Args:
         index: `(rows, columns)`, the trace in each bin, -1 where there is none.
         rows, columns: inline and crossline numbers; of a line CDP numbers (or traces counted from 1), of a record its number and channels.
+        numbered: false of a line whose traces are counted.
     """
 
     kind: Kind
     index: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
+    numbered: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def find_panels(file: SegyFile, dims: str, at: Bytes, notes: list[str], only: Se
 
     Args:
         dims: `volume`, `line`, `shots`, or `auto`.
+        notes: gets what is to be told of this file.
         only: identification codes of traces to use; by default all but auxiliary ones.
 
     Raises:
@@ -90,14 +93,16 @@ def find_panels(file: SegyFile, dims: str, at: Bytes, notes: list[str], only: Se
         found = ", ".join(map(str, np.unique(codes)[:8]))
         raise UserError(f"{file.path.name} has no trace to use; its traces have the identification codes {found}, choose with trace_id=")
     if used.size < file.traces:
-        notes.append(f"{file.path.name}: {file.traces - used.size} of {file.traces} traces are left out by their identification code")
+        notes.append(f"{file.traces - used.size} of {file.traces} traces are left out by their identification code")
     chosen: slice | np.ndarray = used if used.size < file.traces else slice(None)
+    why = ""
     if dims in ("auto", "volume"):
         volume = _volume(file, chosen, used, at)
         if isinstance(volume, Panel):
             return [volume]
         if dims == "volume":
             raise UserError(f"{file.path.name} is no volume by inline (byte {at.inline}) and crossline (byte {at.crossline}): {volume}")
+        why = f"as it is no volume by inline (byte {at.inline}) and crossline (byte {at.crossline}): {volume}"
     record = file.header(at.record, chosen) if dims != "line" else np.zeros(used.size, np.int32)
     cdp = file.header(CDP, chosen)
     records, counts = np.unique(record, return_counts=True)
@@ -105,10 +110,12 @@ def find_panels(file: SegyFile, dims: str, at: Bytes, notes: list[str], only: Se
     if dims == "shots" or (dims == "auto" and 1 < records.size < used.size and not alone):
         order = used[np.argsort(record, kind="stable")]
         ends = np.cumsum(counts)
+        notes += [f"read as shot records, {why}"] if why else []
         return [
             Panel("shots", order[end - n : end][None], np.array([r]), np.arange(1, n + 1))
             for r, n, end in zip(records.tolist(), counts.tolist(), ends.tolist(), strict=True)
         ]
+    notes += [f"read as a line, {why}"] if why else []
     if alone and cdp.min() > 0 and used.size > 1:
         bins = _axis(cdp)
         if len(bins) <= 2 * cdp.size:
@@ -117,7 +124,7 @@ def find_panels(file: SegyFile, dims: str, at: Bytes, notes: list[str], only: Se
             return [Panel("line", index, np.zeros(1, np.int64), np.array(bins))]
         order = np.argsort(cdp)
         return [Panel("line", used[order][None], np.zeros(1, np.int64), cdp[order].astype(np.int64))]
-    return [Panel("line", used[None], np.zeros(1, np.int64), used + 1)]
+    return [Panel("line", used[None], np.zeros(1, np.int64), used + 1, numbered=False)]
 
 
 def _volume(file: SegyFile, chosen: slice | np.ndarray, used: np.ndarray, at: Bytes) -> Panel | str:
@@ -160,7 +167,9 @@ def find_places(file: SegyFile, panels: Sequence[Panel], at: Bytes) -> Places:
     every = np.concatenate([p.index[p.index >= 0] for p in panels[:64]])
     some = np.sort(every[:: max(1, every.size // _LOOKED_AT)])
     offset = ("offset",) if kind == "shots" and np.ptp(file.header(OFFSET, some)) > 0 else ()
-    candidates = ((at.x, at.y),) if at.x is not None and at.y is not None else _PLACES[kind]
+    numbers = (at.inline, at.crossline, at.record)
+    free = tuple(pair for pair in _PLACES[kind] if not any(abs(byte - n) < 4 for byte in pair for n in numbers))
+    candidates = ((at.x, at.y),) if at.x is not None and at.y is not None else free
     for x, y in candidates:
         if any(np.ptp(file.header(byte, some).astype(np.int64)) > 0 for byte in (x, y)):
             codes = np.unique(file.header(UNITS, some))

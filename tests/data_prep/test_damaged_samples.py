@@ -102,6 +102,8 @@ def test_a_real_file_that_is_cut_off_anywhere_is_refused(case: Case, tmp_path: P
             refused(case, path, tmp_path / f"out{next(number)}", f"{part.name}, {name}")
         for share in np.linspace(0.001, 0.999 if case in REAL else 0.985, 15):
             part.write_bytes(cut(whole, share))
+            if case.open_end and whole[: len(part.read_bytes())].endswith(b"\n"):  # of whole rows
+                continue
             refused(case, path, tmp_path / f"out{next(number)}", f"{part.name}, cut at {share:.2%}")
         part.write_bytes(whole)
 

@@ -72,6 +72,18 @@ def test_what_cannot_be_asked_is_told() -> None:
             list(Edx.remotes(Edx.Fetch(query="x"), lambda url, body=body: body))
 
 
+def test_answers_with_nothing_where_something_belongs() -> None:
+    found = {"count": 1, "results": [{"name": "n", "resources": None}]}
+    assert not list(Edx.remotes(Edx.Fetch(query="x"), lambda url: answer(found)))
+    wrong = ({"count": None, "results": []}, {"count": 1, "results": [None]}, {"count": 1, "results": [{"resources": [None]}]})
+    for body in map(answer, wrong):
+        with pytest.raises(UserError, match="is not one of CKAN's search"):
+            list(Edx.remotes(Edx.Fetch(query="x"), lambda url, body=body: body))
+    for limit in (0, -1):
+        with pytest.raises(UserError, match=f"limit={limit} must be a number of files, 1 or more"):
+            list(Edx.remotes(Edx.Fetch(query="x", limit=limit), lambda url: answer(found)))
+
+
 @pytest.fixture
 def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     """Downloads that want the key and lead to a store elsewhere that must not get it."""

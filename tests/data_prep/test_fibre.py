@@ -104,7 +104,7 @@ def test_strain_along_a_well(tmp_path: Path) -> None:
     assert [(v.name, v.unit) for v in sample.variables] == [("strain", "1")]
     assert sample.values.shape == (60, 1, 1, 1, 40)
     np.testing.assert_allclose(sample.values[:, 0, 0, 0, :], data * 1e-6, rtol=1e-6)
-    np.testing.assert_allclose(sample.coordinates["x"].values, 0.5 + 0.25 * np.arange(40))
+    np.testing.assert_allclose(sample.coordinates["x"].values, 0.3048 * (0.5 + 0.25 * np.arange(40)))
     assert sample.coordinates["x"].unit == "m"
     assert sample.origin.about["well"] == "16B"
     assert "api" not in sample.origin.about
@@ -226,7 +226,7 @@ def test_long_fibres_are_tiled_and_the_last_tile_is_filled_with_invalid_channels
         assert not s.valid[..., high - low + 1 :].any()
         begin = round((s.time.seconds[0] - FIRST) / 10)
         np.testing.assert_allclose(s.values[:, 0, 0, 0, : high - low + 1], data[begin : begin + 30, low : high + 1] * 1e-6, rtol=1e-6)
-        np.testing.assert_allclose(np.diff(s.coordinates["x"].values), 0.25)
+        np.testing.assert_allclose(np.diff(s.coordinates["x"].values), 0.25 * 0.3048)
     (only,) = samples_of(Fibres, tmp_path / "a.h5", tile=8, channels=(10, 17), split="train")
     np.testing.assert_allclose(only.values[:, 0, 0, 0, :], data[:, 10:18] * 1e-6, rtol=1e-6)
     assert "a.h5 has 100" in refusal_of(Fibres, tmp_path / "a.h5", channels=(10, 100))
@@ -282,6 +282,138 @@ def test_a_map_from_channel_to_depth(tmp_path: Path) -> None:
     assert "map.csv has no column channel" in refusal_of(Fibres, path, channel_map=str(table))
 
 
+def numbered(path: Path, data: np.ndarray, first: int, begin: float = 0.0, step: float = 1000.0) -> Path:
+    """PoroTomo without places, channels from a number on, begun so many microseconds into the survey."""
+    with h5py.File(path, "w") as file:
+        file["das"] = data
+        file["t"] = begin + step * np.arange(data.shape[0])
+        file["channel"] = first + np.arange(data.shape[1])
+    return path
+
+
+def test_a_map_means_the_numbers_of_the_channels_where_the_file_has_them(tmp_path: Path) -> None:
+    data = field(60, 16)
+    table = tmp_path / "map.csv"
+    table.write_text("channel,depth\n" + "".join(f"{c},{2 * c}\n" for c in range(101, 117)))
+    path = numbered(tmp_path / "a.h5", data, 101)
+    samples = samples_of(Fibres, path, tile=6, channels=(2, 15), channel_map=str(table), split="train")
+    assert [s.origin.about["channel_numbers"] for s in samples] == [[103, 108], [109, 114], [115, 116]]
+    np.testing.assert_array_equal(samples[0].coordinates["x"].values, 2 * np.arange(103, 109))
+    np.testing.assert_array_equal(samples[2].valid[0].ravel(), [True, True, *[False] * 4])
+    np.testing.assert_array_equal(samples[0].values[:, 0, 0, 0], data[:, 2:8])
+    told = refusal_of(Fibres, numbered(tmp_path / "b.h5", data, 301), channel_map=str(table))
+    assert "b.h5: channel_map= has none of its channels, which are 301 to 316; expected their numbers in the file" in told
+    placed = forge(tmp_path / "c.h5", data)  # depths, no numbers: channels are positions
+    table.write_text("channel,depth\n" + "".join(f"{c},{7 * c}\n" for c in range(16)))
+    (sample,) = samples_of(Fibres, placed, tile=16, channel_map=str(table), split="train")
+    np.testing.assert_array_equal(sample.coordinates["x"].values, 7 * np.arange(16))
+
+
+def test_depths_without_a_unit(tmp_path: Path) -> None:
+    path = forge(tmp_path / "a.h5", field())
+    for unit, metres in (("m", 1.0), ("km", 1000.0)):
+        (sample,) = samples_of(Fibres, path, tile=40, split="train", depth_unit=unit)
+        np.testing.assert_allclose(sample.coordinates["x"].values, metres * (0.5 + 0.25 * np.arange(40)))
+    assert "the unit 'ell' cannot be converted to 'm'" in refusal_of(Fibres, path, depth_unit="ell")
+    with h5py.File(path, "a") as file:
+        file["depth"].attrs["units"] = "m"
+    (sample,) = samples_of(Fibres, path, tile=40, split="train")
+    np.testing.assert_allclose(sample.coordinates["x"].values, 0.5 + 0.25 * np.arange(40))
+    assert "leave depth_unit= out" in refusal_of(Fibres, path, depth_unit="ft")
+
+
+def of_ones_own(path: Path, times: np.ndarray, clock: str = "", places: np.ndarray | None = None, unit: str = "") -> Path:
+    with h5py.File(path, "w") as file:
+        file["data"] = field(len(times), 8)
+        file["data"].attrs["units"] = "strain"
+        file["time"], file["distance"] = times, np.arange(8.0) if places is None else places
+        for name, words in (("time", clock), ("distance", unit)):
+            file[name].attrs.update({"units": words} if words else {})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("clock", "step", "begin"),
+    [
+        ("milliseconds", 1e-3, None),
+        ("Minutes", 60.0, None),
+        ("us", 1e-6, None),
+        ("", 1.0, None),
+        ("seconds since 2021-04-05T00:00:00", 1.0, 670_896_000.0),
+        ("ms since 2021/04/05 00:00:00 UTC", 1e-3, 670_896_000.0),
+        ("seconds since 1970-01-01", 1.0, -946_684_800.0),
+    ],
+)
+def test_units_of_time_in_a_file_of_ones_own(tmp_path: Path, clock: str, step: float, begin: float | None) -> None:
+    (sample,) = samples_of(Fibres, of_ones_own(tmp_path / "a.h5", np.arange(50.0), clock), tile=8, split="train")
+    assert sample.time.calendar == ("none" if begin is None else "standard")
+    np.testing.assert_allclose(sample.time.seconds, (begin or 0.0) + step * np.arange(50), rtol=0, atol=1e-6)
+
+
+def test_units_that_are_none_and_places_that_are_no_numbers(tmp_path: Path) -> None:
+    times, path = np.arange(50.0), tmp_path / "a.h5"
+    for unit, metres in (("km", 1000.0), ("feet", 0.3048), ("F", 0.3048)):
+        (sample,) = samples_of(Fibres, of_ones_own(path, times, "s", unit=unit), tile=8, split="train")
+        np.testing.assert_allclose(sample.coordinates["x"].values, metres * np.arange(8))
+    assert "a.h5, times: the unit 'moons' cannot be converted" in refusal_of(Fibres, of_ones_own(path, times, "moons"))
+    assert "a.h5, distance: the unit 'kelvin' cannot be converted" in refusal_of(Fibres, of_ones_own(path, times, unit="kelvin"))
+    assert "a.h5: its first instant 'once' cannot be read" in refusal_of(Fibres, of_ones_own(path, times, "s since once"))
+    late = np.where(times == 7, np.nan, times)
+    assert "a.h5, times: frame 8 has the position nan" in refusal_of(Fibres, of_ones_own(path, late))
+    own = of_ones_own(path, times, places=np.where(np.arange(8) == 3, np.nan, np.arange(8.0)))
+    assert "a.h5: channel 3 (counted from 0) has the place nan" in refusal_of(Fibres, own)
+    assert len(samples_of(Fibres, own, channels=(4, 7), tile=4, split="train")) == 1
+
+
+def test_a_gauge_length_in_feet(tmp_path: Path) -> None:
+    path = neubrex(tmp_path / "a.h5", field())
+    with h5py.File(path, "a") as file:
+        file["Acoustic"].attrs["GaugeLengthUnits"] = "ft"
+        file["Acoustic"].attrs["StartStopPositionUnit"] = "ft"
+    (sample,) = samples_of(Fibres, path, tile=40, split="train")
+    assert sample.origin.about["gauge_length_m"] == pytest.approx(5 * 0.3048)
+    np.testing.assert_allclose(sample.coordinates["x"].values, 0.3048 * (-10 + np.arange(40)))
+
+
+def test_what_cannot_be_in_strain_rate_is_refused(tmp_path: Path) -> None:
+    path = numbered(tmp_path / "a.h5", field(5, 4), 1)
+    for name in ("gauge_length", "wavelength", "refractive_index", "photoelastic"):
+        for value in (0.0, -10.0, float("nan")):
+            options = {"gauge_length": 10.0, "wavelength": 1550.0} | {name: value}
+            assert f"needs a positive {name}=, it is" in refusal_of(Fibres, path, tile=4, strain_rate=True, **options)
+
+
+def test_an_axis_that_an_array_does_not_have_is_refused(tmp_path: Path) -> None:
+    assert "time_axis=3 must be 0 or 1" in refusal_of(Fibres, numbered(tmp_path / "a.h5", field(4, 4), 1), time_axis=3)
+
+
+def test_files_that_overlap_in_time_are_cut_at_the_same_instants(tmp_path: Path) -> None:
+    for n, begin in enumerate((0, 0, 100, 250)):  # two fibres at once, and two that begin while another records
+        numbered(tmp_path / f"{n}.h5", field(200, 4, n), 1, 1000.0 * begin)
+    source = Fibres([tmp_path], Fibres.Options(tile=4, gap=10, splits=(0.5, 0.25, 0.25)))
+    spans: dict[str, list[float]] = {}
+    plan = source.plan()
+    for ref, sample in zip(plan.refs, source.samples(plan.refs), strict=True):
+        assert sample is not None
+        spans.setdefault(ref.split, []).extend(1000 * sample.time.seconds[[0, -1]])
+    # 450 instants in all; 10 frames of each file that goes on are left out behind a cut
+    assert {split: (round(min(own)), round(max(own))) for split, own in spans.items()} == {
+        "train": (0, 224),
+        "valid": (235, 337),
+        "test": (348, 449),
+    }
+
+
+def test_files_that_overlap_in_time_stay_together(tmp_path: Path) -> None:
+    for n in range(6):
+        for k in range(2):
+            numbered(tmp_path / f"{n}{'ab'[k]}.h5", field(20, 4, n), 1, 1e6 * n + 5000 * k)
+    refs = Fibres([tmp_path], Fibres.Options(tile=4, split_by="file", splits=(0.5, 0.25, 0.25))).plan().refs
+    homes = {r.spec["file"]: r.split for r in refs}
+    assert set(homes.values()) == {"train", "valid", "test"}
+    assert all(homes[2 * n] == homes[2 * n + 1] for n in range(6))
+
+
 def test_recognised_by_layout(tmp_path: Path) -> None:
     assert Fibres.recognises(forge(tmp_path / "a.bin", field()))
     assert Fibres.recognises(porotomo(tmp_path / "b.h5", field()))
@@ -329,6 +461,10 @@ def test_a_real_recording_of_strain() -> None:
         frames = [int(np.argmin(np.abs(stamps / 1e6 - 946684800 - t))) for t in s.time.seconds]
         np.testing.assert_allclose(s.values[:, 0, 0, 0, : high - low + 1], data[frames, low : high + 1] * 1e-6, rtol=1e-6)
         np.testing.assert_allclose(s.time.seconds, stamps[frames] / 1e6 - 946684800, atol=1e-5)
-        np.testing.assert_allclose(s.coordinates["x"].values[: high - low + 1], depth[low : high + 1], rtol=1e-6)
+        np.testing.assert_allclose(s.coordinates["x"].values[: high - low + 1], 0.3048 * depth[low : high + 1], rtol=1e-6)
+    assert any("states no unit of its depths; they are taken for ft" in note for note in plan.notes)
+    # the well is some 11000 ft deep; light ends at 10110 of 12635, which could not be metres
+    noise = int(np.argmax(np.abs(data).max(axis=0) > 1e5))
+    assert 9_000 < depth[noise] < 11_000 < depth[-1]
     assert samples[0].time.labels()[0].startswith("2023-07-15T16:52:09")  # 10:52 at the site
     assert samples[0].origin.about["well"] == "Utah Forge 16B(78)-32"

@@ -17,6 +17,7 @@ from servers import Answer, Page, Web, web
 from scigpt.data.corpus import Corpus
 from scigpt.data_prep.convert import convert
 from scigpt.data_prep.fetch import Network, Patience, fetch, look
+from scigpt.data_prep.sources import SOURCES
 from scigpt.data_prep.sources.gdr import Gdr
 from scigpt.errors import UserError
 
@@ -54,8 +55,9 @@ def log(path: Path) -> Path:
 def test_each_kind_of_file_has_its_reader_and_the_licence_of_the_repository(tmp_path: Path) -> None:
     data = segy(tmp_path / "a.sgy")
     found = {}
-    for path in (das(tmp_path / "a.h5"), log(tmp_path / "a.las"), tmp_path / "a.sgy"):
-        for sample in samples_of(Gdr, path, split="train", tile=8, segy="dims=line;split=train;quantity=optical_phase;unit=radian"):
+    surveys = {"segy": "dims=line;quantity=optical_phase", "unit": "radian"}
+    for path, own in ((das(tmp_path / "a.h5"), {"tile": 8}), (log(tmp_path / "a.las"), {}), (tmp_path / "a.sgy", surveys)):
+        for sample in samples_of(Gdr, path, split="train", **own):
             assert sample.origin.source == "gdr"
             assert sample.origin.licence == "CC-BY-4.0"
             assert sample.origin.attribution.startswith("Geothermal Data Repository")
@@ -78,6 +80,53 @@ def test_a_corpus_is_of_one_kind(tmp_path: Path) -> None:
     assert sample.variables[0].name == "optical_phase"
     assert "holds no file of form=segy" in refusal_of(Gdr, tmp_path, form="segy")
     assert "split_by=well is none of fibre-optic recordings" in refusal_of(Gdr, tmp_path / "a.h5", split_by="well")
+
+
+def test_options_reach_the_reader_of_the_kind_or_are_refused(tmp_path: Path) -> None:
+    segy(tmp_path / "a.sgy")
+    shared = {"quantity": "strain", "unit": "1", "tile": 3, "frames_per_sample": 5, "gap": 1, "splits": (0.34, 0.33, 0.33)}
+    source = Gdr([tmp_path / "a.sgy"], Gdr.Options(**shared))
+    refs = source.plan().refs
+    assert {tuple(r.spec["window"][2:]) for r in refs} == {(1, 3)}
+    assert {r.spec["samples"][1] - r.spec["samples"][0] for r in refs} == {5}
+    assert {r.split for r in refs} == {"train", "valid", "test"}
+    assert next(iter(source.samples(refs))).variables[0].name == "strain"  # type: ignore[union-attr]
+    wins = Gdr([tmp_path / "a.sgy"], Gdr.Options(tile=3, segy="tile=4;split=test"))
+    assert {(r.split, r.spec["window"][3]) for r in wins.plan().refs} == {("test", 4)}
+    assert {r.split for r in Gdr([tmp_path / "a.sgy"], Gdr.Options(split="ood")).plan().refs} == {"ood"}
+    for kind, options in {
+        "a.sgy": {"strain_rate": True},
+        "a.las": {"tile": 8},
+        "b.las": {"segy": "dims=line"},
+        "a.h5": {"curves": ("GR",)},
+        "b.h5": {"segy": "dims=line"},
+    }.items():
+        path = tmp_path / kind
+        if path.suffix != ".sgy":
+            (das if path.suffix == ".h5" else log)(path)
+        (name,) = options
+        assert f"option {name}= is none of " in refusal_of(Gdr, path, **options), kind
+    assert "option split_by=well is none of seismic surveys" in refusal_of(Gdr, tmp_path / "a.sgy", split_by="well")
+
+
+def test_the_form_asked_for_leaves_other_files_alone(tmp_path: Path) -> None:
+    log(tmp_path / "a.las")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["foo"] = np.arange(3)
+    assert "other.h5 is none of well logs" in refusal_of(Gdr, tmp_path)
+    (sample,) = samples_of(Gdr, tmp_path, form="las", split="train")
+    assert sample.variables[0].name == "gamma_ray_index"
+    (sample,) = samples_of(Gdr, [tmp_path / "a.las", das(tmp_path / "b.h5")], form="las", split="train")
+    assert sample.variables[0].name == "gamma_ray_index"
+    (tmp_path / "bad.las").write_bytes(b"garbage")
+    assert "bad.las" in refusal_of(Gdr, tmp_path, form="las")
+
+
+def test_a_fibre_is_advised_to_be_of_this_repository(tmp_path: Path) -> None:
+    das(tmp_path / "a.h5")
+    log(tmp_path / "a.las")
+    first = {n: next(s.name for s in SOURCES.values() if s.recognises(tmp_path / n)) for n in ("a.h5", "a.las")}
+    assert first == {"a.h5": "gdr", "a.las": "edx"}
 
 
 def test_what_is_no_data_of_the_repository_is_told(tmp_path: Path) -> None:
@@ -169,6 +218,11 @@ def test_the_default_is_a_small_part_of_an_open_bucket() -> None:
     assert parse_qs(parts.query)["prefix"] == ["DAS/H5/DASV/20160318/"]
     assert remote.url == "https://nrel-pds-porotomo.s3.amazonaws.com/DAS/H5/DASV/20160318/PoroTomo_1.h5"
     assert (remote.login, remote.checksum is not None) == (None, True)
+
+
+def test_other_braces_in_the_address_are_told() -> None:
+    with pytest.raises(UserError, match=r"server=https://x/\{foo\} has other words in braces"):
+        list(Gdr.remotes(Gdr.Fetch(server="https://x/{foo}"), lambda url: b""))
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", b"<Error><Code>NoSuchBucket</Code></Error>"])

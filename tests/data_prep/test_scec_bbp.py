@@ -72,6 +72,35 @@ def test_a_plain_name_leaves_the_quantity_to_the_header(tmp_path: Path, header: 
     assert f"has no record of {other}; it has 1 of {quantity}" in refusal_of(ScecBbp, path, quantity=other)
 
 
+@pytest.mark.parametrize("unit", ["g", "m/s/s", "in/s"])
+def test_a_plain_name_with_a_unit_that_is_not_the_platforms_is_refused(tmp_path: Path, unit: str) -> None:
+    header = (f"# time(sec) N-S({unit}) E-W({unit}) U-D({unit})",)
+    told = refusal_of(ScecBbp, write(tmp_path / "s01.bbp", motion(), header=header))
+    assert f"s01.bbp: its header states the unit ({unit}) and its name none; expected cm, cm/s or cm/s/s" in told
+    source = ScecBbp([write(tmp_path / "s01.vel.bbp", motion(), header=header)], ScecBbp.Options(split="train"))
+    assert any(f"its header says {unit}, its name velocity" in note for note in source.plan().notes)
+
+
+@pytest.mark.parametrize(("unit", "quantity"), [("cm/sec", "velocity"), ("cm/sec/sec", "acceleration"), ("cm/sec^2", "acceleration")])
+def test_other_spellings_of_the_units(tmp_path: Path, unit: str, quantity: str) -> None:
+    path = write(tmp_path / "s01.bbp", motion(), header=(f"# time(sec) N-S({unit}) E-W({unit}) U-D({unit})",))
+    source = ScecBbp([path], ScecBbp.Options(quantity=quantity, split="train"))
+    assert not source.plan().notes
+
+
+@pytest.mark.parametrize(
+    ("names", "order"), [(("E-W", "N-S", "U-D"), (1, 0, 2)), (("UP", "NS", "EW"), (2, 0, 1)), (("000", "090", "ver"), (0, 1, 2))]
+)
+def test_columns_are_in_the_order_of_the_header(tmp_path: Path, names: tuple[str, ...], order: tuple[int, ...]) -> None:
+    values = motion()  # north, east, up
+    header = ("# time(sec) " + " ".join(f"{n}(cm/s)" for n in names),)
+    source = ScecBbp([write(tmp_path / "s01.vel.bbp", values[:, order], header=header)], ScecBbp.Options(split="train"))
+    plan = source.plan()
+    (sample,) = source.samples(plan.refs)
+    np.testing.assert_allclose(sample.values[:, :, 0, 0, 0], east_north_up(values) / 100, rtol=2e-6)
+    assert [note.startswith("s01.vel.bbp: its columns are") for note in plan.notes] == ([True] if order != (0, 1, 2) else [])
+
+
 def test_a_name_and_header_that_say_nothing_mean_velocity(tmp_path: Path) -> None:
     source = ScecBbp([write(tmp_path / "s01.bbp", motion(), header=())], ScecBbp.Options(split="train"))
     plan = source.plan()
@@ -189,6 +218,52 @@ def test_runs_of_one_earthquake_never_part(tmp_path: Path) -> None:
     assert {s for own in homes.values() for s in own} == {"train", "valid", "test"}
     by_station = ScecBbp([tmp_path], ScecBbp.Options(splits=(0.5, 0.0, 0.5), split_by="station"))
     assert len({(r.split, s.origin.about["station"]) for r in by_station.plan().refs for s in by_station.samples([r])}) == 2
+
+
+def test_descriptions_beside_the_records_as_the_platform_lays_them_out(tmp_path: Path) -> None:
+    for run in range(12):  # two seeds of each of six earthquakes
+        write(tmp_path / f"outdata/{1000 + run}/{1000 + run}.s01.vel.bbp", motion(20, run))
+        (tmp_path / f"indata/{1000 + run}").mkdir(parents=True)
+        (tmp_path / f"indata/{1000 + run}/a.src").write_text(SRC.format(magnitude=5 + run // 2 / 10, seed=run))
+    source = ScecBbp([tmp_path], ScecBbp.Options(splits=(0.5, 0.25, 0.25)))
+    plan = source.plan()
+    homes: dict[float, set[str]] = {}
+    for ref, sample in zip(plan.refs, source.samples(plan.refs), strict=True):
+        assert sample.coefficients["magnitude"] == pytest.approx(5 + (int(sample.origin.about["run"]) - 1000) // 2 / 10)
+        homes.setdefault(sample.coefficients["magnitude"], set()).add(ref.split)
+    assert [len(own) for own in homes.values()] == [1] * 6
+    assert {s for own in homes.values() for s in own} == {"train", "valid", "test"}
+    assert not any("no record is of" in note for note in plan.notes)
+
+
+def test_a_description_given_alone_serves_all_and_one_too_many_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "outdata/1/s01.vel.bbp", motion(20))
+    write(tmp_path / "outdata/2/s02.vel.bbp", motion(20, 1))
+    for name in ("nr.src", "elsewhere/lp.src"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(SRC.format(magnitude=6 + ("lp" in name), seed=1))
+    monkeypatch.chdir(tmp_path)  # the folder of a relative path is above the records too
+    for source, magnitude in (("nr.src", 6), ("elsewhere/lp.src", 7), (str(tmp_path / "nr.src"), 6)):
+        samples = samples_of(ScecBbp, [Path("outdata"), Path(source)], split="train")
+        assert [s.coefficients["magnitude"] for s in samples] == [magnitude] * 2
+    both = ScecBbp([Path("outdata"), Path("nr.src"), Path("elsewhere/lp.src")], ScecBbp.Options(split="train"))
+    plan = both.plan()
+    assert any(note.startswith("no record is of lp.src") for note in plan.notes)
+    assert {s.coefficients["magnitude"] for s in both.samples(plan.refs)} == {6.0}
+
+
+def test_records_of_one_station_are_cut_at_the_same_times(tmp_path: Path) -> None:
+    steps = {"s01-lf": 0.1, "s01-hf": 0.01, "s01": 0.02}
+    for name, step in steps.items():
+        write(tmp_path / f"{name}.vel.bbp", motion(round(150 / step) if name != "s01" else 4000, len(name)), step)
+    source = ScecBbp([tmp_path], ScecBbp.Options(gap=20, split_by="time"))
+    times: dict[str, list[float]] = {}
+    plan = source.plan()
+    for ref, sample in zip(plan.refs, source.samples(plan.refs), strict=True):
+        times.setdefault(ref.split, []).extend(sample.time.seconds[[0, -1]])
+    assert max(times["train"]) < min(times["valid"]) - 0.2 + 1e-9
+    assert max(times["valid"]) < min(times["test"]) - 0.2 + 1e-9
+    assert max(times["train"]) == pytest.approx(120, abs=0.1)
 
 
 def test_several_earthquakes_in_one_folder_are_refused(tmp_path: Path) -> None:

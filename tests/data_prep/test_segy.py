@@ -243,6 +243,119 @@ def test_bytes_of_the_survey_instead_of_those_of_the_standard(tmp_path: Path) ->
     assert "byte 300 is not in a trace header" in refusal_of(Segy, path, inline_byte=300)
 
 
+def test_numbers_of_inlines_are_never_coordinates(tmp_path: Path) -> None:
+    row, column = (a.ravel() for a in np.indices((50, 12)))
+    keys = {"byte189": 0, "byte193": 0, "byte181": 100 + row, "byte185": 7 + column, "byte71": 1}
+    options = {"inline_byte": 181, "crossline_byte": 185, "split": "train"}
+    path, _ = grid(tmp_path / "a.sgy", **keys)
+    (sample,) = samples_of(Segy, path, **options)
+    assert sample.origin.about["inlines"] == [100, 149]
+    assert not sample.coordinates  # the file has no other words that vary
+    for x, y in ((73, 77), (81, 85)):
+        path, _ = grid(tmp_path / "a.sgy", **keys, **{f"byte{x}": 700_000 + 25 * column, f"byte{y}": 900_000 + 50 * row})
+        (sample,) = samples_of(Segy, path, **options)
+        np.testing.assert_allclose(sample.coordinates["x"].values, 700_000 + 25 * np.arange(12), rtol=1e-12)
+        np.testing.assert_allclose(sample.coordinates["y"].values, 900_000 + 50 * np.arange(50), rtol=1e-12)
+    assert "x_byte= and y_byte= go together" in refusal_of(Segy, path, x_byte=73)
+    assert "x_byte= and y_byte= go together" in refusal_of(Segy, path, y_byte=77)
+
+
+def test_why_a_file_is_no_volume_is_told(tmp_path: Path) -> None:
+    row, column = (a.ravel() for a in np.indices((50, 12)))
+    path, _ = grid(tmp_path / "a.sgy", byte189=0, byte193=0, byte9=row + 1, byte21=column + 1)
+    grid(tmp_path / "b.sgy", byte189=0, byte193=0, byte9=row + 1, byte21=column + 1)
+    told = "read as shot records, as it is no volume by inline (byte 189) and crossline (byte 193): every trace has the inline 0"
+    assert any(note.startswith(f"a.sgy: {told}") for note in plan_of(path).notes)
+    assert any(note.startswith(f"a.sgy and 1 more files: {told}") for note in plan_of(tmp_path).notes)
+    assert any("a.sgy: read as a line, as it is no" in note for note in plan_of(write_segy(tmp_path / "a.sgy", line(30, 20))).notes)
+
+
+def part(path: Path, rows: slice, columns: slice = slice(None), inlines: int = 60, crosslines: int = 6) -> Path:
+    """Some inlines and crosslines of one survey."""
+    row, column = (a[rows, columns].ravel() for a in np.indices((inlines, crosslines)))
+    return write_segy(path, line(row.size, 8), {189: 100 + row, 193: 1 + column})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((slice(0, 30),), (slice(30, 60),)),  # one follows the other
+        ((slice(0, 40),), (slice(20, 60),)),  # they overlap
+        ((slice(0, 60), slice(0, 3)), (slice(0, 60), slice(3, 6))),  # side by side
+        ((slice(30, 60),), (slice(0, 30),)),  # the later one first
+    ],
+)
+def test_files_of_one_survey_are_cut_at_common_inlines(tmp_path: Path, one: tuple[slice, ...], other: tuple[slice, ...]) -> None:
+    paths = [part(tmp_path / "a.sgy", *one), part(tmp_path / "b.sgy", *other)]
+    source = Segy(paths, Segy.Options(splits=(0.5, 0.25, 0.25), gap=3, tile="1x3"))
+    plan = source.plan()
+    inlines: dict[str, set[int]] = {}
+    for ref, sample in zip(plan.refs, source.samples(plan.refs), strict=True):
+        assert sample is not None
+        low, high = sample.origin.about["inlines"]
+        inlines.setdefault(ref.split, set()).update(range(low, high + 1))
+    assert max(inlines["train"]) == 129
+    assert (min(inlines["valid"]), max(inlines["valid"])) == (133, 144)
+    assert min(inlines["test"]) == 148
+
+
+def test_parts_of_one_line_are_cut_at_common_cdps(tmp_path: Path) -> None:
+    def cdps(paths: list[Path]) -> dict[str, set[int]]:
+        source = Segy(paths, Segy.Options(splits=(0.5, 0.25, 0.25), gap=3, tile="5"))
+        plan = source.plan()
+        found: dict[str, set[int]] = {}
+        for ref in plan.refs:
+            own = source._surveys[ref.spec["survey"]].panels[0].columns[ref.spec["window"][1] :][:5]
+            found.setdefault(ref.split, set()).update(own.tolist())
+        return found
+
+    def write(name: str, first: int, last: int, north: int = 0) -> Path:
+        cdp = np.arange(first, last)
+        return write_segy(tmp_path / name, line(cdp.size, 8), {21: cdp, 181: 25 * cdp, 185: 10 + north, 71: 1})
+
+    follows = cdps([write("a.sgy", 1, 101), write("b.sgy", 101, 201)])
+    overlaps = cdps([write("a.sgy", 1, 121), write("b.sgy", 81, 201)])
+    for found in (follows, overlaps):
+        assert max(found["train"]) <= 100 < 104 <= min(found["valid"])
+        assert max(found["valid"]) <= 150 < 154 <= min(found["test"])
+    others = cdps([write("a.sgy", 1, 101), write("b.sgy", 1, 201, 5000)])  # two lines, each numbered from 1
+    assert max(others["train"]) == 100
+    assert min(others["valid"]) == 54
+
+
+def test_records_in_several_files_of_one_survey_keep_to_their_split(tmp_path: Path) -> None:
+    path, _ = shots(tmp_path / "a.sgy")
+    copy = tmp_path / "b.sgy"
+    copy.write_bytes(path.read_bytes())
+    plan = plan_of(path, copy)
+    assert {(r.spec["panel"], r.split) for r in plan.refs} == {(r.spec["panel"], r.split) for r in plan_of(path).refs}
+    assert len(plan.refs) == 2 * len(plan_of(path).refs)
+    (tmp_path / "x").mkdir()
+    assert plan_of(path, tmp_path / "x/../a.sgy").inputs == plan_of(path).inputs  # one file, however it is written
+    for by in ("auto", "tile"):
+        assert "gap=-5 must be a number of" in refusal_of(Segy, path, gap=-5, split_by=by)
+
+
+def test_one_short_line_does_not_decide_for_all(tmp_path: Path) -> None:
+    paths = [write_segy(tmp_path / f"{n}.sgy", line(n, 8), {21: np.arange(n) + 1}) for n in (1000, 900, 45)]
+    plan = plan_of(*paths)
+    assert {r.spec["window"][3] for r in plan.refs} == {72}
+    assert {r.spec["survey"] for r in plan.refs} == {0, 1}
+    assert any("3 of 9 blocks of a split are smaller than a sample (1 x 72) and are left out" in note for note in plan.notes)
+    assert any("samples of 1 x 72 leave out" in note and "tile= chooses another size" in note for note in plan.notes)
+    assert {r.spec["window"][3] for r in plan_of(*paths, tile="50").refs} == {50}
+    assert "within 1 x 80" in refusal_of(Segy, paths, tile="81")
+    assert len(plan_of(paths[2]).refs) > 2  # alone it is read
+
+
+def test_traces_that_samples_of_one_size_leave_out_are_told(tmp_path: Path) -> None:
+    path, _ = grid(tmp_path / "a.sgy", rows=95, samples=4)
+    plan = plan_of(path)
+    left = 1 - sum(r.spec["window"][2] * r.spec["window"][3] for r in plan.refs) / ((76 + 8 + 9) * 12)
+    assert left > 0.03
+    assert any(f"samples of 8 x 12 leave out {left:.1%} of the bins" in note for note in plan.notes)
+
+
 def test_traces_before_stack_are_no_volume(tmp_path: Path) -> None:
     row, column = (a.ravel() for a in np.indices((50, 12)))
     path, _ = grid(tmp_path / "a.sgy", byte189=row // 2, byte193=column)

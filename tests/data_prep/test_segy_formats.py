@@ -244,3 +244,12 @@ file.header(189, np.arange(0, file.traces, 20))
 assert not file.read(np.arange(1, 100_000, 25), slice(100, 200)).any()
 print(file.traces, known, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
+
+
+def test_a_first_trace_before_the_file_is_damage(tmp_path: Path) -> None:
+    path = write_segy(tmp_path / "a.sgy", line(), revision=(2, 0))
+    data = bytearray(path.read_bytes())
+    data[3520:3528] = (-5).to_bytes(8, "big", signed=True)
+    path.write_bytes(data)
+    assert "a.sgy says that its first trace begins at byte -5; it is damaged" in refusal(path)
+    assert not is_segy(path)

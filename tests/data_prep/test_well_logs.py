@@ -106,6 +106,7 @@ def test_equal_to_lasio(tmp_path: Path) -> None:
         ("CALI..1IN", "borehole_diameter", 0.00254, 0, (60, 120)),
         ("SP.MV", "spontaneous_potential", 1e-3, 0, (-90, 20)),
         ("TEMP.DEGF", "borehole_temperature", 5 / 9, 273.15 - 32 * 5 / 9, (60, 300)),
+        ("TEMP.F", "borehole_temperature", 5 / 9, 273.15 - 32 * 5 / 9, (60, 300)),
         ("PEF.B/E", "photoelectric_factor", 1, 0, (1, 6)),
     ],
 )
@@ -151,6 +152,27 @@ def test_wrapped_and_old_and_latin(tmp_path: Path) -> None:
     np.testing.assert_allclose(one.values, other.values, rtol=1e-5)
     reading = lasio.read(str(wrapped))
     np.testing.assert_allclose(column([one], "gamma_ray_index"), reading["GR"], rtol=1e-6)
+
+
+def test_an_empty_field_between_delimiters_is_missing(tmp_path: Path) -> None:
+    path = las(tmp_path / "a.las", {"GR.GAPI": series(20), "SP.MV": series(20)})
+    head, _, rows = path.read_text().partition("~A\n")
+    for name, sign in (("COMMA", ","), ("TAB", "\t")):
+        table = [row.split() for row in rows.splitlines()]
+        table[3][1] = table[4][2] = table[5][1] = table[5][2] = ""
+        head_ = head.replace("~WELL", f" DLM. {name} : delimiter\n~WELL")
+        path.write_text(head_ + "~A\n" + "\n".join(sign.join(row) for row in table) + "\n")
+        (sample,) = samples_of(WellLogs, path, split="train")
+        np.testing.assert_array_equal(np.argwhere(~sample.valid[:, :, 0, 0, 0]), [[3, 0], [4, 1], [5, 0], [5, 1]])
+
+
+def test_the_end_mark_of_old_text_files(tmp_path: Path) -> None:
+    path = las(tmp_path / "a.las", {"GR.GAPI": series(20)})
+    whole = path.read_bytes()
+    for end in (whole + b"\x1a", whole + b"\x1a\r\n", whole[:-1] + b"\x1a"):
+        path.write_bytes(end)
+        (sample,) = samples_of(WellLogs, path, split="train")
+        np.testing.assert_allclose(sample.values.ravel(), series(20), rtol=1e-6)
 
 
 def test_a_curve_without_its_unit_is_left_out_with_the_reason(tmp_path: Path) -> None:
@@ -216,10 +238,57 @@ def test_wells_share_a_layout_and_never_part(tmp_path: Path) -> None:
         ("-45.25", -45.25),
         ("45 deg 15 min 0 sec EAST", 45.25),
         ("unknown", None),
+        ("35.1234 NAD27", 35.1234),
+        ("35.1234 NAD 27", 35.1234),
+        ("35 07 24.24 N (WGS84)", 35.1234),
+        ("35.1234 20", None),
+        ("35,1234", 35.1234),
+        ("W 104 30", -104.5),
+        ("35 30 N NAD83", 35.5),
     ],
 )
 def test_ways_to_write_a_place(text: str, value: float | None) -> None:
-    assert degrees(Item("", text, ""), 90.0) == value
+    assert degrees(Item("", text, ""), 180.0) == value
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("Smith 1", "42-001-12345", ""), ("SMITH #1", "4200112345", "")),  # two spellings
+        (("Smith 1", "42-001-12345", ""), ("smith-1", "", "")),  # the number is missing in one
+        (("Smith 1", "", "100/11-11"), ("Renamed", "", "100 11 11")),  # another name
+        (("A", "42-001-12345-00-00", ""), ("B", "", "4200112345")),  # a number of 14 digits, and one of 10 as UWI
+    ],
+)
+def test_one_well_by_any_of_its_names_is_in_one_split(tmp_path: Path, one: tuple[str, ...], other: tuple[str, ...]) -> None:
+    def well(name: str, names: tuple[str, ...]) -> Path:
+        items = f" API. {names[1]} : API\n UWI. {names[2]} : UWI"
+        return las(tmp_path / name, {"GR.GAPI": series(20)}, well=names[0], items=items)
+
+    homes = []
+    for turn in range(6):  # the draw goes by names, so one set of wells can be right by chance
+        rest = [well(f"w{i}.las", (f"T{turn} W{i}", "NA", "0000")) for i in range(8)]
+        refs = WellLogs([*rest, well("x.las", one), well("y.las", other)], WellLogs.Options(splits=(0.4, 0.3, 0.3))).plan().refs
+        homes.append([{r.split for r in refs if r.spec["file"] == n} for n in (8, 9)])
+        assert len({r.split for r in refs}) == 3
+    assert all(a == b for a, b in homes)
+
+
+def test_overlapping_files_of_one_well_are_cut_at_the_same_depths(tmp_path: Path) -> None:
+    las(tmp_path / "1.las", {"GR.GAPI": series(2000, 1)}, first=0, step=0.5, well="A")
+    las(tmp_path / "2.las", {"GR.GAPI": series(2400, 2)}, first=800, step=0.5, well="A")
+    las(tmp_path / "3.las", {"GR.GAPI": series(1000, 3)}, first=1900, step=-1.0, well="a")
+    source = WellLogs([tmp_path], WellLogs.Options(gap=20))
+    plan = source.plan()
+    depths: dict[str, list[float]] = {}
+    for ref, sample in zip(plan.refs, source.samples(plan.refs), strict=True):
+        assert sample is not None
+        depths.setdefault(ref.split, []).extend(sample.time.seconds[[0, -1]])
+    ends = {split: (min(own), max(own)) for split, own in depths.items()}
+    # 4000 depths from 0 to 1999.5, the cuts at 1600 and 1800, behind them 20 rows of each file left out
+    assert ends == {"train": (0.0, 1599.5), "valid": (1610.0, 1799.5), "test": (1810.0, 1999.5)}
+    starts = [r.spec["start"] for r in plan.refs if r.spec["file"] == 2 and r.split == "valid"]
+    assert starts == [1620 - 901]  # of the third, of 1 m a row
 
 
 def test_few_wells_are_cut_along_depth(tmp_path: Path) -> None:
