@@ -15,6 +15,7 @@ from scigpt.data_prep.formats.opening import open_datasets
 from scigpt.data_prep.generic import Generic
 from scigpt.data_prep.gridded import GriddedSource
 from scigpt.data_prep.records import Record
+from scigpt.data_prep.seismic.stationxml import is_stationxml
 from scigpt.data_prep.sniff import is_numeric, sniff
 from scigpt.data_prep.source import Source
 from scigpt.data_prep.sources import SOURCES
@@ -25,6 +26,7 @@ from scigpt.data_prep.trajectories import STEADY_FRAMES, TrajectorySource
 from scigpt.errors import UserError
 
 FORMATS = {"netcdf3": "NetCDF (classic)", "netcdf4": "NetCDF-4/HDF5", "grib": "GRIB", "zarr": "Zarr"}
+STATIONS = "StationXML"
 MARKS = {b"\x0e\x03\x13\x01": "HDF4", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "BigTIFF", b"MM\0+": "BigTIFF", b"PK\3\4": "zip"}
 LOOKED_AT = 16
 """Samples that are made at most until one holds a value."""
@@ -57,6 +59,9 @@ def inspect(path: Path | str) -> dict[str, Any]:
         return report | {"format": report["format"] or source.describe().formats} | _recorded(found, source)
     if kind(found) == "other":
         report["format"] = _format(found)
+        if report["format"] == STATIONS:
+            told = "it says where stations stand, how they point and respond, and goes beside their waveforms: give both as --input"
+            return report | {"source": None, "problem": f"{told} to earthscope or seismic-experiments, or stationxml=PATH to miniseed"}
         if source is None and found.is_dir():
             count = len(members(found))  # an empty folder is told
             return report | {"source": None, "problem": f"it holds {count} files; scigpt data inspect {path}/* says what they are"}
@@ -76,7 +81,10 @@ def _format(path: Path) -> str | None:
     if path.is_dir():
         return "folder"
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(4096)
+    if is_stationxml(head):
+        return STATIONS
+    head = head[:512]
     printable = all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head)
     return next((name for mark, name in MARKS.items() if head.startswith(mark)), "text" if printable else None)
 

@@ -102,6 +102,8 @@ class Source(ABC):
     Options: ClassVar[type]
     Fetch: ClassVar[type | None] = None
     """Options of `scigpt data fetch`, a frozen dataclass; None for a source that has no public route."""
+    also: ClassVar[tuple[str, ...]] = ()
+    """Sources whose files are as much this one's: nobody is warned that they look like theirs."""
     hole: ClassVar[float] = HOLE
     """In usual steps; gridded sources cut samples there."""
     max_out_of_bounds: ClassVar[float] = 1e-3

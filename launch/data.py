@@ -273,9 +273,10 @@ def _warn_of_others(chosen: type[Source], inputs: list[Path]) -> None:
     from scigpt.data_prep.inspect import reader
 
     of_any_origin = ("generic", "arrays")
+    its_own = (*of_any_origin, *chosen.also)
     for path in [] if chosen.name in of_any_origin else inputs[:3]:
         found = None if chosen.recognises(resolve(path)) else reader(resolve(path))
-        if found is not None and found.name not in of_any_origin:
+        if found is not None and found.name not in its_own:
             _log.warning(
                 "%s looks like a file of the source %s; as %s its licence and attribution are told as those of %s",
                 path,

@@ -3,6 +3,7 @@ obspy does not read yet."""
 
 from __future__ import annotations
 
+import functools
 import mmap
 import struct
 from collections.abc import Iterator, Sequence
@@ -13,16 +14,31 @@ from typing import Any
 
 import numpy as np
 
+from scigpt.data_prep.formats.checksums import crc32c
 from scigpt.errors import UserError
 
 HEADER = struct.Struct("<2sBBIHHBBBBdIIBBHI")
 FIXED = 40
 PLAIN = {1: "<i2", 3: "<i4", 4: "<f4", 5: "<f8"}
 STEIM = {10: 1, 11: 2}
+TEXT = 0
+FRAME_HOLDS = 105
+"""Samples in a frame of 64 bytes at most: fifteen words of seven differences."""
+LEAST, MOST = 1e-6, 1e6
+"""Samples per second that an instrument can have."""
+SMALL = 8 << 20
+"""Bytes up to which the headers of a file are read again each time."""
 _CRC_AT = 28
-_LANE = 64
 _TOGETHER = 4096
 """Records whose checksums are computed at once."""
+
+
+_ROW = np.dtype(
+    [
+        ("at", "i8"), ("length", "i8"), ("id", "u4"), ("start", "i8"), ("rate", "f8"), ("count", "u4"), ("encoding", "u1"), ("crc", "u4"),
+        ("version", "u1"), ("flags", "u1"), ("begin", "i8"), ("end", "i8"),
+    ]
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +65,53 @@ class Record:
     flags: int
     payload: tuple[int, int]
 
-    def touches(self, low: int, high: int) -> bool:
-        return self.start < high and self.start + self.count / self.rate * 1e9 > low
-
 
 def recognises(head: bytes) -> bool:
     return head[:3] == b"MS\x03"
 
 
-def read_records(path: Path) -> list[Record]:
-    """All headers, in the order of the file.
+@dataclass(frozen=True)
+class Index:
+    """The headers of all records of a file, in its order; a record of it is made when it is needed, because there are millions."""
+
+    ids: tuple[str, ...]
+    table: np.ndarray
+
+    def record(self, row: int) -> Record:
+        at, length, name, start, rate, count, encoding, crc, version, flags, begin, end = self.table[row].item()
+        return Record(at, length, self.ids[name], start, rate, count, encoding, crc, version, flags, (begin, end))
+
+
+def index_of(path: Path) -> Index:
+    """The headers of a file; those of a large one are kept, as long as it does not change.
 
     Raises:
         UserError: something else between records, impossible numbers, or a file that ends within a record.
     """
-    records, size, at = [], path.stat().st_size, 0
+    state = path.stat()
+    return _indexed(path) if state.st_size <= SMALL else _kept(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(4)
+def _kept(path: Path, size: int, changed: int) -> Index:
+    return _indexed(path)
+
+
+def _indexed(path: Path) -> Index:
+    numbers: dict[str, int] = {}
+    parts: list[np.ndarray] = []
+    rows: list[tuple[Any, ...]] = []
+    for row in _headers(path, numbers):
+        rows.append(row)
+        if len(rows) == 1 << 16:
+            parts.append(np.array(rows, _ROW))
+            rows = []
+    return Index(tuple(numbers), np.concatenate([*parts, np.array(rows, _ROW)]))
+
+
+def _headers(path: Path, numbers: dict[str, int]) -> Iterator[tuple[Any, ...]]:
+    """The rows of an index; `numbers` gets the ids, numbered."""
+    size, at = path.stat().st_size, 0
     with path.open("rb") as file:
         while at < size:
             file.seek(at)
@@ -78,17 +126,34 @@ def read_records(path: Path) -> list[Record]:
             if at + length > size:
                 raise UserError(f"{path.name} ends within a record ({size} bytes, the last should end at {at + length}); it is truncated")
             name = file.read(named).decode("ascii", "replace")
+            where = f"{path.name}, byte {at}: the record of {name[:60]}"
             if not (1 <= day <= 366 and hour < 24 and minute < 60 and second <= 60 and nanosecond < 10**9 and 1 <= year <= 9998):
-                raise UserError(f"{path.name}, byte {at}: the record of {name} has no possible time; the file is damaged, fetch it again")
+                raise UserError(f"{where} has no possible time; the file is damaged, fetch it again")
+            rate = rate if rate >= 0 else -1 / rate
+            if rate != 0 and not LEAST <= rate <= MOST:
+                raise UserError(f"{where} states {rate:g} samples per second; the file is damaged, fetch it again")
+            if encoding != TEXT and count and rate:
+                _fits(where, encoding, count, data)
             moment = datetime(year, 1, 1, hour, minute, tzinfo=UTC) + timedelta(days=day - 1)
             start = (round(moment.timestamp()) + second) * 10**9 + nanosecond
             begin = at + FIXED + named + extra
-            rate = rate if rate >= 0 else -1 / rate
-            records.append(
-                Record(at, length, channel_id(path, name), start, rate, count, encoding, crc, version, flags, (begin, begin + data))
-            )
+            number = numbers.setdefault(channel_id(path, name), len(numbers))
+            yield at, length, number, start, rate, count, encoding, crc, version, flags, begin, begin + data
             at += length
-    return records
+
+
+def _fits(where: str, encoding: int, count: int, size: int) -> None:
+    """Whether so many samples can be in so many bytes, before anything is made as large as they say."""
+    if encoding in PLAIN:
+        needed = count * np.dtype(PLAIN[encoding]).itemsize
+        if size != needed:
+            told = "shorter" if size < needed else "longer"
+            raise UserError(f"{where} is {told} than its {count} samples ({size} bytes, expected {needed}); the file is damaged")
+    elif encoding in STEIM:
+        if count > FRAME_HOLDS * (size // 64):
+            raise UserError(f"{where} states {count} samples and its {size // 64} frames hold fewer; the file is damaged, fetch it again")
+    else:
+        raise UserError(f"{where} has the encoding {encoding}; expected integers, floats, Steim-1 or Steim-2")
 
 
 def channel_id(path: Path, source: str) -> str:
@@ -114,55 +179,73 @@ def read(path: Path, headonly: bool = False, channel: str | None = None, span: t
     Raises:
         UserError: a record that is damaged (by its checksum or its own count of samples) or of an encoding that is not read.
     """
-    grouped: list[list[Record]] = []
-    others: list[Record] = []
-    open_runs: dict[tuple[str, int], list[Record]] = {}
-    for record in read_records(path):
-        if record.encoding == 0 or not record.count or not record.rate:
-            others.append(record)  # text: a log
-            continue
-        if channel not in (None, record.id) or (span is not None and not record.touches(*span)):
-            continue
-        run = open_runs.get((record.id, record.version))
-        if run is None or not _follows(run, record):
-            run = open_runs[record.id, record.version] = []
-            grouped.append(run)
-        run.append(record)
+    index = index_of(path)
+    table = index.table
+    samples = (table["encoding"] != TEXT) & (table["count"] > 0) & (table["rate"] > 0)
+    wanted = samples.copy()
+    if channel is not None:
+        wanted &= table["id"] == (index.ids.index(channel) if channel in index.ids else len(index.ids))
+    if span is not None:
+        with np.errstate(divide="ignore"):
+            wanted &= (table["start"] < span[1]) & (table["start"] + table["count"] / table["rate"] * 1e9 > span[0])
+    runs = _runs(table, np.flatnonzero(wanted))
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
         if not headonly:
-            _check(path, raw, others)
-        return [_trace(path, run, None if headonly else raw) for run in grouped]
+            _check(path, raw, [index.record(row) for row in np.flatnonzero(~samples).tolist()])
+        return [_trace(path, index, run, None if headonly else raw) for run in runs]
 
 
-def _trace(path: Path, run: Sequence[Record], raw: mmap.mmap | None) -> Any:
+@dataclass(slots=True)
+class _Run:
+    """Records that follow each other without a gap: their rows, and how many samples they hold."""
+
+    rows: list[int]
+    start: int
+    rate: float
+    floats: bool
+    count: int = 0
+
+
+def _runs(table: np.ndarray, rows: np.ndarray) -> list[_Run]:
+    """In the order in which they begin in the file; a record goes on within half a sample of where its run ends."""
+    found: list[_Run] = []
+    latest: dict[tuple[int, int], _Run] = {}
+    some = table[rows]
+    columns = (some[n].tolist() for n in ("id", "version", "start", "rate", "count", "encoding"))
+    for row, number, version, start, rate, count, encoding in zip(rows.tolist(), *columns, strict=True):
+        run, floats = latest.get((number, version)), encoding in (4, 5)
+        follows = run is not None and (rate, floats) == (run.rate, run.floats)
+        if run is None or not follows or abs((start - run.start) * rate / 1e9 - run.count) > 0.5:
+            run = latest[number, version] = _Run([], start, rate, floats)
+            found.append(run)
+        run.rows.append(row)
+        run.count += count
+    return found
+
+
+def _trace(path: Path, index: Index, run: _Run, raw: mmap.mmap | None) -> Any:
     """A run of records as a trace, without values where there is nothing to take them from."""
     from obspy import Trace, UTCDateTime
 
-    network, station, location, channel = run[0].id.split(".")
+    first = index.record(run.rows[0])
+    network, station, location, channel = first.id.split(".")
     header = {
         "network": network,
         "station": station,
         "location": location,
         "channel": channel,
-        "sampling_rate": run[0].rate,
-        "starttime": UTCDateTime(ns=run[0].start),
-        "mseed": {"dataquality": str(run[0].version), "record_length": run[0].length},
+        "sampling_rate": first.rate,
+        "starttime": UTCDateTime(ns=first.start),
+        "mseed": {"dataquality": str(first.version), "record_length": first.length},
     }
     if raw is None:
-        return Trace(header=header | {"npts": sum(r.count for r in run)})
+        return Trace(header=header | {"npts": run.count})
     parts = []
-    for first in range(0, len(run), _TOGETHER):
-        some = run[first : first + _TOGETHER]
+    for begin in range(0, len(run.rows), _TOGETHER):
+        some = [index.record(row) for row in run.rows[begin : begin + _TOGETHER]]
         _check(path, raw, some)
         parts += [decode(path, raw, r) for r in some]
     return Trace(np.concatenate(parts), header)
-
-
-def _follows(run: Sequence[Record], record: Record) -> bool:
-    """Whether a record goes on within half a sample of where the run ends."""
-    first, count = run[0], sum(r.count for r in run)
-    same = record.rate == first.rate and (record.encoding in (4, 5)) == (first.encoding in (4, 5))
-    return same and abs((record.start - first.start) * first.rate / 1e9 - count) <= 0.5
 
 
 def _check(path: Path, raw: mmap.mmap, records: Sequence[Record]) -> None:
@@ -178,12 +261,8 @@ def decode(path: Path, raw: mmap.mmap, record: Record) -> np.ndarray:
     """The samples of a record: int32, float32 or float64."""
     payload = raw[slice(*record.payload)]
     if (kind := PLAIN.get(record.encoding)) is not None:
-        if len(payload) < record.count * np.dtype(kind).itemsize:
-            raise UserError(f"{path.name}, byte {record.at}: the record of {record.id} is shorter than its {record.count} samples")
         values = np.frombuffer(payload, kind, record.count)
         return values.astype(np.int32 if values.dtype.kind == "i" else values.dtype.newbyteorder("="))
-    if record.encoding not in STEIM:
-        raise UserError(f"{path.name}: {record.id} has the encoding {record.encoding}; expected integers, floats, Steim-1 or Steim-2")
     decoded = steim(payload, record.count, STEIM[record.encoding])
     if decoded is None:
         raise UserError(
@@ -228,43 +307,3 @@ def _parts(flat: np.ndarray, code: np.ndarray, level: int) -> Iterator[tuple[np.
     for high, table in ((2, {1: (30, 1), 2: (15, 2), 3: (10, 3)}), (3, {0: (6, 5), 1: (5, 6), 2: (4, 7)})):
         for low, (bits, number) in table.items():
             yield (code == high) & (upper == low), bits, number
-
-
-def _table() -> np.ndarray:
-    table: np.ndarray = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = (table >> 1) ^ np.where(table & 1, np.uint32(0x82F63B78), np.uint32(0))
-    return table
-
-
-_TABLE = _table()
-
-
-def _skip() -> list[list[int]]:
-    """By each byte of a checksum: what it becomes when a lane of zeros follows."""
-    rows = []
-    for place in range(4):
-        state = np.arange(256, dtype=np.uint32) << np.uint32(8 * place)
-        for _ in range(_LANE):
-            state = _TABLE[state & 255] ^ (state >> 8)
-        rows.append(state.tolist())
-    return rows
-
-
-def crc32c(parts: Sequence[bytes]) -> list[int]:
-    """CRC-32C (Castagnoli) of each; lanes of 64 bytes of all of them are worked on at once."""
-    skip, table = _skip(), _TABLE.tolist()
-    whole = [len(p) // _LANE for p in parts]
-    lanes = np.frombuffer(b"".join(p[: n * _LANE] for p, n in zip(parts, whole, strict=True)), np.uint8).reshape(-1, _LANE)
-    states = np.zeros(len(lanes), np.uint32)
-    for column in lanes.T:
-        states = _TABLE[(states ^ column) & 255] ^ (states >> 8)
-    found, rest = [], iter(states.tolist())
-    for part, number in zip(parts, whole, strict=True):
-        crc = 0xFFFFFFFF
-        for _ in range(number):
-            crc = skip[0][crc & 255] ^ skip[1][crc >> 8 & 255] ^ skip[2][crc >> 16 & 255] ^ skip[3][crc >> 24] ^ next(rest)
-        for byte in part[number * _LANE :]:
-            crc = table[(crc ^ byte) & 255] ^ crc >> 8
-        found.append(crc ^ 0xFFFFFFFF)
-    return found

@@ -32,9 +32,8 @@ class SeismicArray:
         self.notes: list[str] = []
         if not inputs:
             raise UserError("seismic-experiments reads miniSEED or SAC with StationXML; give their folder as --input")
-        self.files = [p for given in inputs for p in members(locate(given)) if not p.name.endswith((".part", ".part.json"))]
-        if o.shots is not None and locate(o.shots) not in self.files:
-            self.files.append(locate(o.shots))
+        given_files = {p for given in inputs for p in members(locate(given)) if not p.name.endswith((".part", ".part.json"))}
+        self.files = sorted(given_files | ({locate(o.shots)} if o.shots is not None else set()))  # whatever the order of the inputs
         headers: list[Header] = []
         metadata: list[Path] = []
         self.shots: list[Event] = []
@@ -76,7 +75,11 @@ class SeismicArray:
         for name, line in self.stations.items():
             found |= set(weights_of(line.headers, name, line.headers[0].start, o, self.metadata, None, self.note))
         if not found:
-            raise UserError("no channel has a response in the StationXML; fetch it with level=response")
+            raise UserError(
+                "no channel has a response in the StationXML; fetch it with level=response"
+                if o.response
+                else f"no component points east, north or up ({'; '.join(self.notes[:2])}); choose rotate=none to keep them as they are"
+            )
         self.variables = tuple(Variable(n, UNITS[prefix_of(n)]) for n in sorted(found, key=order_of))
 
     def note(self, text: str) -> None:

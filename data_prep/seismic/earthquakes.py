@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from scigpt.data_prep.seismic.events import Event, distance_to, first_arrival, is_quakeml, read_quakeml
-from scigpt.data_prep.seismic.instruments import OUTPUTS, covered, instruments_of, motion, off_grid, place_of, weights_of
+from scigpt.data_prep.seismic.events import LATE, Arrivals, Event, by_station, distance_to, first_arrival, is_quakeml, read_quakeml
+from scigpt.data_prep.seismic.instruments import OUTPUTS, covered, instruments_of, motion, off_grid, place_of, told, weights_of
 from scigpt.data_prep.seismic.stationxml import is_stationxml, read_metadata
 from scigpt.data_prep.seismic.waveforms import Header, form_of, headers_of
-from scigpt.data_prep.seismic.windows import Grid, Processing
+from scigpt.data_prep.seismic.windows import Grid, Processing, margin_of
 from scigpt.errors import UserError
 
-_LATE = 3600 * 10**9
-"""Nanoseconds after an earthquake within which its first waves come everywhere, with room to spare."""
+_TAIL = 6
+"""Standard deviations of the bell of a label beyond which nothing is left of it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Window:
     """A record of an event (or of noise before it) at a station; a sample to be.
 
@@ -32,9 +32,11 @@ class Window:
         event, time: its id, and its instant in nanoseconds since 1970.
         given: the split that a dataset states.
         measured: the variables.
-        labels: of the phases p and s the sample at which they arrive; None where it is not known, False where there is no arrival.
+        located: whether its place is known.
+        picked: phases of which a pick is known.
         files: numbers of the files it is made from.
-        spec: how it is read.
+        first, step, frames: instant of the first sample (nanoseconds since 1970), seconds from one to the next, and how many there are.
+        spec: what else its reading needs, JSON.
     """
 
     key: str
@@ -44,12 +46,18 @@ class Window:
     time: int
     given: str | None
     measured: tuple[str, ...]
-    place: Mapping[str, float] | None
-    labels: Mapping[str, float | bool | None]
-    about: Mapping[str, Any]
+    located: bool
+    picked: tuple[str, ...]
     files: tuple[int, ...]
+    first: int
+    step: float
     frames: int
     spec: Mapping[str, Any]
+
+    @property
+    def span(self) -> tuple[str, int, int]:
+        """Station, first instant and end."""
+        return self.station, self.first, self.first + round(self.frames * self.step * 1e9)
 
 
 class Recordings:
@@ -95,21 +103,27 @@ class Recordings:
             raise UserError("response=true needs the instruments' responses; give a StationXML of level response as --input too")
 
     def windows(self) -> list[Window]:
-        found: list[Window] = []
+        o, found = self.options, list[Window]()
+        self._unquiet = 0
+        picked = by_station(self.events)
         for name, timeline in self.instruments.items():
+            arrivals = Arrivals(self.events, picked, *name.split(".")[:2])
+            more = margin_of(o, min(h.rate for h in timeline.headers))
+            early, late = round((o.before + o.after + o.quiet) * 1e9) + more, LATE + round(o.after * 1e9) + more
             for number, event in enumerate(self.events):
-                early = event.time - round((self.options.before + self.options.after + self.options.pad) * 1e9)
-                near = timeline.touching(early, event.time + _LATE + round(self.options.after * 1e9))
+                near = timeline.touching(event.time - early, event.time + late)
                 if near:
-                    found += self._of_event(name, near, number, event)
+                    found += self._of_event(name, near, number, event, arrivals)
+        if self._unquiet:
+            self.notes.append(f"{self._unquiet} windows of noise are left out: waves of an earthquake come within them, or may do so")
         return found
 
-    def _of_event(self, name: str, headers: Sequence[Header], number: int, event: Event) -> Iterator[Window]:
+    def _of_event(self, name: str, headers: Sequence[Header], number: int, event: Event, arrivals: Arrivals) -> Iterator[Window]:
         o = self.options
-        network, station, _, _ = name.split(".")
         place = place_of(headers[0], event.time, self.metadata)
-        p, s = (event.first(phase, network, station) for phase in "PS")
-        about: dict[str, Any] = {"event": event.about(), "station": {"id": name, **(place or {})}}
+        own = {phase: arrivals.picks[phase].get(number) for phase in "ps"}
+        p = own["p"]
+        about: dict[str, Any] = {"event": event.about(), "station": {"id": name, **told(place)}}
         distance = None
         if place is not None:
             kilometres, degrees, back = distance_to(event, place)
@@ -119,28 +133,29 @@ class Recordings:
         if distance is not None and (p is None and o.anchor == "p"):
             predicted = event.time + round(first_arrival(event.depth or 0.0, distance[0]) * 1e9)
         if o.anchor == "origin":
-            anchor, told = event.time, "origin"
+            anchor, about["anchor"] = event.time, "origin"
         elif p is not None:
-            anchor, told = p, "pick"
+            anchor, about["anchor"] = p, "pick"
         elif predicted is not None:
-            anchor, told = predicted, "iasp91"
+            anchor, about["anchor"] = predicted, "iasp91"
         else:
             self.notes.append(
                 f"{name}: {event.id} is left out, there is neither a pick of P nor a StationXML to predict it (anchor=origin)"
             )
             return
-        about["anchor"] = told
         back_azimuth = None if distance is None else distance[1]
-        made = self._window(name, headers, number, event, anchor - round(o.before * 1e9), place, back_azimuth, about, {"p": p, "s": s})
+        first = anchor - round(o.before * 1e9)
+        made = self._window(name, headers, number, event, first, place, back_azimuth, about, arrivals, own)
         if made is None:
             return
         yield made
         draw = int.from_bytes(hashlib.sha256(f"{o.seed}\0{made.key}".encode()).digest()[:7]) / 2**56
         if draw < o.noise and o.anchor == "p":
             first = anchor - round((o.quiet + o.before + o.after) * 1e9)
-            quiet = self._window(
-                name, headers, number, event, first, place, back_azimuth, about | {"noise": True}, {"p": False, "s": False}
-            )
+            if not arrivals.quiet(first, first + round((o.before + o.after) * 1e9), place):
+                self._unquiet += 1
+                return
+            quiet = self._window(name, headers, number, event, first, place, back_azimuth, about | {"noise": True}, arrivals, None)
             if quiet is not None:
                 yield quiet
 
@@ -154,9 +169,14 @@ class Recordings:
         place: Mapping[str, float] | None,
         back_azimuth: float | None,
         about: Mapping[str, Any],
-        arrivals: Mapping[str, int | bool | None],
+        arrivals: Arrivals,
+        own: Mapping[str, int | None] | None,
     ) -> Window | None:
-        """The samples that begin at an instant; None where too little of them was recorded."""
+        """The samples that begin at an instant; None where too little of them was recorded.
+
+        Args:
+            own: the event's own picks; None of noise, of which it is known what begins in it.
+        """
         o = self.options
         length = round((o.before + o.after) * 1e9)
         inside = [h for h in headers if h.touches(first, first + length)]
@@ -167,7 +187,7 @@ class Recordings:
         start = int(np.ceil(grid.index(first) - 1e-6))
         frames = max(round((o.before + o.after) / grid.step), 2)
         prefix, factor = motion(reference, o)
-        margin = round(o.pad * 1e9) if o.response or o.rate is not None else 0
+        margin = margin_of(o, reference.rate)
         used = [h for h in headers if h.touches(first - margin, first + length + margin)]
         weights = weights_of(used, name, grid.instant(start), o, self.metadata, back_azimuth, self._note_once)
         if not weights:
@@ -176,21 +196,29 @@ class Recordings:
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower())
         key = f"{number:06d}-{slug}" + ("-noise" if about.get("noise") else "")
         quality = "".join(sorted({h.quality for h in inside}))
-        labels = {k: v if v is None or v is False else grid.index(int(v)) - start for k, v in arrivals.items()}
+        tail = round(_TAIL * o.label_width * grid.step * 1e9)
+        labels: dict[str, list[float] | None] = {}
+        for phase in "ps":
+            mine = None if own is None else own[phase]
+            if own is not None and mine is None:
+                labels[phase] = None
+                continue
+            others = arrivals.inside(phase, first - tail, first + length + tail)  # of other events too
+            labels[phase] = [grid.index(t) - start for t in sorted({*others, *([] if mine is None else [mine])})]
         files = sorted({self.number[h.path] for h in used})
         spec = {
             "traces": [[self.number[h.path], h.id, h.start, h.rate, h.count] for h in used],
             "grid": [grid.begin, grid.rate, grid.up, grid.down],
             "start": start,
-            "frames": frames,
-            "first": grid.instant(start),
-            "step": grid.step,
             "weights": weights,
             "factor": factor,
             "output": "DEF" if prefix == "acoustic_pressure" else OUTPUTS[o.motion],
             "inventories": self.inventories,
+            "labels": labels,
+            "place": told(place) or None,
+            "about": {**about, **({"quality": quality} if quality else {}), "sampling_rate": 1 / grid.step},
+            "name": name,
         }
-        told = {**about, **({"quality": quality} if quality else {}), "sampling_rate": 1 / grid.step}
         return Window(
             key,
             name,
@@ -199,10 +227,11 @@ class Recordings:
             event.time,
             None,
             tuple(weights),
-            place,
-            labels,
-            told,
+            place is not None,
+            tuple(phase for phase, at in labels.items() if at),
             tuple(files),
+            grid.instant(start),
+            grid.step,
             frames,
             spec,
         )

@@ -1,19 +1,18 @@
-"""Earthquakes and shots: their catalogues (QuakeML, tables), picks, first arrivals of a standard earth, and how they fall into splits."""
+"""Earthquakes and shots: their catalogues (QuakeML, tables), picks, and first arrivals of a standard earth."""
 
 from __future__ import annotations
 
+import bisect
 import functools
-import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from scigpt.data_prep.blocks import SPLITS, shares
 from scigpt.data_prep.datamap import TableFormat, TimeAxis
 from scigpt.data_prep.formats.opening import one_sentence
 from scigpt.data_prep.instants import instants
@@ -21,8 +20,10 @@ from scigpt.data_prep.seismic.waveforms import EPOCH, obspy
 from scigpt.data_prep.tables import read_table
 from scigpt.errors import UserError
 
-_FIRST_P = re.compile(r"[ei]?[Pp](n|g|b|\*|diff|K(P|IKP)\w*)?")
-_FIRST_S = re.compile(r"[ei]?[Ss](n|g|b|\*|diff|K(S|IKS)\w*)?")
+LATE = 3600 * 10**9
+"""Nanoseconds after an earthquake within which its first waves come everywhere, with room to spare."""
+_FIRST_P = re.compile(r"[ei]?[Pp](n|g|b|\*|dif+|K(P|IKP)\w*)?")
+_FIRST_S = re.compile(r"[ei]?[Ss](n|g|b|\*|dif+|K(S|IKS)\w*)?")
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,6 @@ class Event:
     magnitude_type: str = ""
     kind: str = ""
     picks: tuple[Pick, ...] = ()
-
-    def first(self, phase: str, network: str, station: str) -> int | None:
-        """The earliest pick of a phase at a station, a person's before a program's; None where there is none."""
-        found = [p for p in self.picks if p.phase == phase and p.station == station and p.network in (network, "")]
-        return min(found, key=lambda p: (not p.manual, p.time)).time if found else None
 
     def about(self) -> dict[str, Any]:
         """As JSON; what is not known is left out."""
@@ -179,13 +175,81 @@ def distance_to(event: Event, place: Mapping[str, float]) -> tuple[float, float,
     return metres / 1000, float(degrees), float(back)
 
 
+class Arrivals:
+    """When the phases of all events arrive at one station: the pick of each, a person's before a program's, then the earliest.
+
+    Args:
+        picked: at any station, by that station's code: the numbers of events, and their picks.
+    """
+
+    def __init__(self, events: Sequence[Event], picked: Mapping[str, Sequence[tuple[int, Pick]]], network: str, station: str) -> None:
+        self.events = events
+        best: dict[str, dict[int, Pick]] = {"p": {}, "s": {}}
+        for number, pick in picked.get(station, ()):
+            known = best[pick.phase.lower()]
+            if pick.network in (network, "") and (number not in known or _rank(pick) < _rank(known[number])):
+                known[number] = pick
+        self.picks = {phase: {n: p.time for n, p in found.items()} for phase, found in best.items()}
+        """By phase (p or s) and number of the event, nanoseconds since 1970."""
+        self._times = {phase: sorted(found.values()) for phase, found in self.picks.items()}
+        self._order = sorted(range(len(events)), key=lambda n: events[n].time)
+        self._origins = [events[n].time for n in self._order]
+
+    def inside(self, phase: str, low: int, high: int) -> list[int]:
+        """Picks of any event within a span."""
+        times = self._times[phase]
+        return times[bisect.bisect_left(times, low) : bisect.bisect_right(times, high)]
+
+    def quiet(self, low: int, high: int, place: Mapping[str, float] | None) -> bool:
+        """Whether no P and no S of any event comes within a span: by the picks, else by iasp91 for the station's place; unknown is no."""
+        if any(self.inside(phase, low, high) for phase in "ps"):
+            return False
+        since = bisect.bisect_left(self._origins, low - LATE)
+        for number in self._order[since : bisect.bisect_right(self._origins, high)]:
+            event = self.events[number]
+            if self.picks["p"].get(number, high) > high:
+                continue  # S comes later still
+            for phase in ("p", "s"):
+                if number in self.picks[phase]:
+                    continue
+                if place is None:
+                    return False
+                after = travel_time(event.depth or 0.0, distance_to(event, place)[1], phase)
+                if after is not None and low <= event.time + round(after * 1e9) <= high:
+                    return False
+        return True
+
+
+def _rank(pick: Pick) -> tuple[bool, int]:
+    return not pick.manual, pick.time
+
+
+def by_station(events: Sequence[Event]) -> dict[str, list[tuple[int, Pick]]]:
+    """The picks of events by the codes of stations, with the events' numbers."""
+    found: dict[str, list[tuple[int, Pick]]] = {}
+    for number, event in enumerate(events):
+        for pick in event.picks:
+            found.setdefault(pick.station, []).append((number, pick))
+    return found
+
+
 @functools.lru_cache(1 << 14)
+def travel_time(depth: float, degrees: float, phase: Literal["p", "s"] = "p") -> float | None:
+    """Seconds from the origin to the first wave of compression or shear of iasp91; depth in km. None where there is none."""
+    found = _earth().get_travel_times(max(depth, 0.0), degrees, [f"tt{phase}"])
+    return float(min(a.time for a in found)) if found else None
+
+
 def first_arrival(depth: float, degrees: float) -> float:
-    """Seconds from the origin to the first wave of compression of iasp91; depth in km."""
-    found = _earth().get_travel_times(max(depth, 0.0), degrees, ["ttp"])
-    if not found:
+    """As `travel_time`, of P.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = travel_time(depth, degrees)
+    if found is None:
         raise UserError(f"the model iasp91 has no first arrival for a depth of {depth:g} km at {degrees:g} degrees; give anchor=origin")
-    return float(min(a.time for a in found))
+    return found
 
 
 @functools.cache
@@ -194,39 +258,3 @@ def _earth() -> Any:
     from obspy.taup import TauPyModel
 
     return TauPyModel("iasp91")
-
-
-def clusters(times: Sequence[int], gap: float) -> list[int]:
-    """For each instant (ns) the number of its cluster in time order; two that are less than `gap` seconds apart belong together."""
-    order = np.argsort(np.asarray(times, np.int64), kind="stable")
-    sorted_times = np.asarray(times, np.int64)[order]
-    numbers = np.concatenate([[0], np.cumsum(np.diff(sorted_times) >= gap * 1e9)]) if len(times) else np.zeros(0, np.int64)
-    found = np.empty(len(times), np.int64)
-    found[order] = numbers
-    return [int(n) for n in found]
-
-
-def homes(sizes: Mapping[str, int], fractions: Sequence[float], seed: int | None, notes: list[str]) -> dict[str, str]:
-    """The split of each group of samples: groups are never divided, and every wanted split gets one if there are enough.
-
-    Args:
-        sizes: samples of each group; in the order of time.
-        seed: draws the groups; None keeps their order (train first, test last).
-    """
-    shares(1, fractions)
-    wanted = [(name, f) for name, f in zip(SPLITS, fractions, strict=True) if f > 0]
-    names, total = list(sizes), sum(sizes.values())
-    if len(names) < len(wanted):
-        notes.append(f"{len(names)} groups of events are too few for {len(wanted)} splits; all go to train")
-        return dict.fromkeys(names, "train")
-    if seed is not None:  # a sequence of aftershocks larger than what is to be held out comes first, where train is
-        limit = 1.5 * total * min(f for _, f in wanted)
-        names.sort(key=lambda n: (sizes[n] <= limit, hashlib.sha256(f"{seed}\0{n}".encode()).digest()))
-    found: dict[str, str] = {}
-    for position in range(len(wanted) - 1, 0, -1):
-        split, fraction = wanted[position]
-        tail = np.cumsum([sizes[n] for n in reversed(names)])[: len(names) - position]
-        taken = int(np.argmin(np.abs(tail - fraction * total))) + 1
-        found |= dict.fromkeys(names[-taken:], split)
-        del names[-taken:]
-    return found | dict.fromkeys(names, wanted[0][0])

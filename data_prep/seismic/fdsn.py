@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from scigpt.data_prep.fetch.errors import Absent, TooLarge
 from scigpt.data_prep.formats.opening import one_sentence
-from scigpt.data_prep.seismic.events import distance_to, first_arrival, parse_quakeml, read_shots
+from scigpt.data_prep.seismic.events import Event, distance_to, first_arrival, parse_quakeml, read_shots
 from scigpt.data_prep.seismic.waveforms import obspy
 from scigpt.data_prep.source import Remote
 from scigpt.errors import UserError
@@ -36,7 +36,7 @@ class EarthScopeFetch:
         depth: least and most, km.
         box: south, north, west, east, in degrees, of the earthquakes.
         circle: latitude, longitude, radius in degrees, of the earthquakes.
-        limit: most earthquakes.
+        limit: most earthquakes: the latest.
         distance: least and most from earthquake to station, degrees.
         anchor, before, after: seconds of data before and after the P wave by iasp91 (`p`), or after the time of the earthquake (`origin`);
             longer than the windows of the corpus, so that filters have room.
@@ -99,9 +99,8 @@ def remotes(options: EarthScopeFetch, get: Get) -> Iterator[Remote]:
             raise UserError(f"{name}={','.join(f'{v:g}' for v in value)} has {len(value)} numbers; expected {count}")
     if len(options.distance) != 2:
         raise UserError("distance= is the least and the most from earthquake to station in degrees, such as 30,90")
-    asked = list(_catalogues(options, start, end, get))
-    notes: list[str] = []
-    events = [e for _, body in asked for e in parse_quakeml(body, Path("the event catalogue"), notes)]
+    asked = _catalogues(options, start, end, options.limit, get)
+    events = sorted((e for _, found in asked for e in found), key=lambda e: -e.time)
     if not events:
         raise UserError(f"{_service(options.event_provider or options.provider, 'event')} has no event under these options; widen them")
     for number, (url, _) in enumerate(asked):
@@ -178,8 +177,8 @@ def _stations(options: EarthScopeFetch | ExperimentFetch, start: int, end: int, 
     return _Stations(address, query, inventory)
 
 
-def _catalogues(options: EarthScopeFetch, start: int, end: int, get: Get) -> Iterator[tuple[str, bytes]]:
-    """Addresses and bodies of the event queries; one that is too large for the service is cut in two in time."""
+def _catalogues(options: EarthScopeFetch, start: int, end: int, limit: int | None, get: Get) -> list[tuple[str, list[Event]]]:
+    """Addresses of the event queries and what they find, the latest first; one that is too large for the service is cut in two in time."""
     address = _service(options.event_provider or options.provider, "event")
     south, north, west, east = options.box or (None,) * 4
     latitude, longitude, radius = options.circle or (None,) * 3
@@ -198,20 +197,22 @@ def _catalogues(options: EarthScopeFetch, start: int, end: int, get: Get) -> Ite
         "latitude": latitude,
         "longitude": longitude,
         "maxradius": radius,
-        "limit": options.limit,
+        "limit": limit,
+        "orderby": "time",
         "includearrivals": "true" if options.arrivals else None,
     }
     url = f"{address}?{urlencode({k: v for k, v in query.items() if v is not None})}"
     try:
-        yield url, get(url)
+        return [(url, parse_quakeml(get(url), Path("the event catalogue"), []))]
     except Absent:
-        return
+        return []
     except TooLarge:
         if end - start < SHORTEST:
             raise UserError(f"{address} finds even a minute of events too large (413); raise min_magnitude=") from None
-        middle = (start + end) // 2 // 10**9 * 10**9
-        yield from _catalogues(options, start, middle, get)
-        yield from _catalogues(options, middle + 1000, end, get)
+    middle = (start + end) // 2 // 10**9 * 10**9
+    later = _catalogues(options, middle + 1000, end, limit, get)
+    left = None if limit is None else limit - sum(len(events) for _, events in later)
+    return later if left is not None and left <= 0 else later + _catalogues(options, start, middle, left, get)
 
 
 def _waveforms(options: EarthScopeFetch | ExperimentFetch, name: str, first: int, last: int, stem: str) -> Remote:

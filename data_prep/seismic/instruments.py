@@ -96,7 +96,7 @@ def instruments_of(headers: Sequence[Header], options: Any) -> dict[str, Timelin
 def weights_of(
     headers: Sequence[Header], name: str, at: int, options: Any, metadata: Metadata, back_azimuth: float | None, note: Callable[[str], None]
 ) -> dict[str, dict[str, float]]:
-    """How each variable is put together from the components of an instrument; none where responses or directions are lacking.
+    """How each variable is put together from the components of an instrument; none where responses, directions or partners are lacking.
 
     Raises:
         UserError: a direction that is not known.
@@ -120,7 +120,7 @@ def weights_of(
             raise UserError(f"{where}: the component {ids[odd[0]]} has no name of a direction; leave it out with channels=")
         return named({directions[c]: {c: 1.0} for c in sorted(ids)}, prefix)
     by_sac = orientation.by_header({h.id: h for h in headers})
-    found = orientation.weights(ids, lambda c: metadata.orientation(c, at) or by_sac(c), where, name)
+    found = orientation.weights(ids, lambda c: metadata.orientation(c, at) or by_sac(c), where, name, note)
     if rotate == "zrt":
         if back_azimuth is None:
             raise UserError(f"{where}: rotate=zrt needs the place of {name}; give a StationXML as --input too")
@@ -131,6 +131,11 @@ def weights_of(
 def place_of(header: Header, at: int, metadata: Metadata) -> dict[str, float] | None:
     """By the StationXML, else by the SAC header."""
     return metadata.place(header.id, at) or orientation.place_by_header(header)
+
+
+def told(place: Mapping[str, float] | None) -> dict[str, float]:
+    """What is known of a place."""
+    return {n: v for n, v in (place or {}).items() if not np.isnan(v)}
 
 
 def off_grid(headers: Sequence[Header], grid: Grid, note: Callable[[str], None]) -> None:

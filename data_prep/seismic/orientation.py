@@ -29,12 +29,13 @@ def unit_vector(azimuth: float, dip: float) -> np.ndarray:
     return np.array([np.sin(a) * np.cos(d), np.cos(a) * np.cos(d), -np.sin(d)])
 
 
-def weights(ids: Mapping[str, str], orient: Orient, where: str, name: str) -> Weights:
+def weights(ids: Mapping[str, str], orient: Orient, where: str, name: str, note: Callable[[str], None] | None = None) -> Weights:
     """How each direction is put together from the components.
 
     Args:
         ids: of each component, by its letter.
         where: the file, for messages; `name`: the instrument.
+        note: takes the note that a component is left out because those that it needs as partners are not there; None refuses it.
 
     Raises:
         UserError: a component whose direction is not known, or components that do not determine a direction.
@@ -65,10 +66,12 @@ def weights(ids: Mapping[str, str], orient: Orient, where: str, name: str) -> We
     for letter in alone:
         if "up" not in result:
             result["up"] = {letter: float(np.sign(turned.pop(letter)[2]))}
-    for letter in turned:
-        if abs(steep[letter]) > ALIGNED:
-            dip = f"{where}: the component {ids[letter]} dips by {steep[letter]:g} degrees"
+    for letter in [c for c in turned if abs(steep[c]) > ALIGNED]:
+        dip = f"{where}: the component {ids[letter]} dips by {steep[letter]:g} degrees"
+        if note is None:
             raise UserError(f"{dip}; expected a horizontal, leave it out with channels=")
+        note(f"{ids[letter]} dips by {steep[letter]:g} degrees; it is left out where the components are not three")
+        del turned[letter]
     if len(turned) == 2:
         if "north" in result or "east" in result:
             raise UserError(f"{name} has the components {''.join(sorted(ids))}; choose one set of horizontals with channels=")
@@ -79,18 +82,19 @@ def weights(ids: Mapping[str, str], orient: Orient, where: str, name: str) -> We
             result[direction] = {c: float(w) for c, w in zip(turned, row, strict=True)}
         return result
     for letter, vector in turned.items():
-        result |= _lone(letter, vector, result, name)
+        result |= _lone(letter, vector, result, name, note)
     return result
 
 
-def _lone(letter: str, vector: np.ndarray, result: Weights, name: str) -> Weights:
+def _lone(letter: str, vector: np.ndarray, result: Weights, name: str, note: Callable[[str], None] | None) -> Weights:
     for direction, weight in (("north", vector[1]), ("east", vector[0])):
         if abs(weight) > np.cos(np.deg2rad(ALIGNED)) and direction not in result:
             return {direction: {letter: float(np.sign(weight))}}
-    raise UserError(
-        f"{name}{letter} points to azimuth {np.rad2deg(np.arctan2(vector[0], vector[1])) % 360:g} degrees; a lone horizontal must point "
-        "north or east, give its partner too or leave it out with channels="
-    )
+    points = f"{name}{letter} points to azimuth {np.rad2deg(np.arctan2(vector[0], vector[1])) % 360:.4g} degrees"
+    if note is None:
+        raise UserError(f"{points}; a lone horizontal must point north or east, give its partner too or leave it out with channels=")
+    note(f"{points}; it is left out where its partner is missing")
+    return {}
 
 
 def along(found: Weights, back_azimuth: float) -> Weights:
@@ -122,14 +126,14 @@ def by_header(headers: Mapping[str, Header]) -> Orient:
 
 
 def coordinates(place: Mapping[str, float | Sequence[float]]) -> dict[str, Coordinate]:
-    """Of one station, or of several side by side along X."""
+    """Of one station, or of several side by side along X; a height that is not known is NaN."""
     units = {"latitude": "degrees_north", "longitude": "degrees_east", "height": "m"}
-    return {n: Coordinate(("x",), np.atleast_1d(place[n]), unit) for n, unit in units.items()}
+    return {n: Coordinate(("x",), np.atleast_1d(place.get(n, np.nan)), unit) for n, unit in units.items()}
 
 
 def place_by_header(header: Header) -> dict[str, float] | None:
-    """From a SAC header; None where it does not say."""
+    """From a SAC header; None where it does not say, and a height of NaN where it says no height."""
     fields = header.sac
     if "stla" not in fields or "stlo" not in fields:
         return None
-    return {"latitude": float(fields["stla"]), "longitude": float(fields["stlo"]), "height": float(fields.get("stel", 0.0))}
+    return {"latitude": float(fields["stla"]), "longitude": float(fields["stlo"]), "height": float(fields.get("stel", np.nan))}

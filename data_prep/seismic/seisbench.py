@@ -6,7 +6,6 @@ files say that there is none.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from scigpt.data_prep.files import kind
 from scigpt.data_prep.formats.opening import one_sentence
 from scigpt.data_prep.seismic.events import Event
 from scigpt.data_prep.seismic.orientation import LETTERS
+from scigpt.data_prep.seismic.seisbench_rows import Row, row_at, rows_of
 from scigpt.errors import UserError
 
 TERMS = (
@@ -44,8 +44,7 @@ MOTION: Mapping[str, tuple[str, str]] = {
     "m": ("ground_displacement", "m"),
 }
 """By the unit that a dataset states: what is measured, and its unit."""
-_ARRIVAL = re.compile(r"trace_([PpSs])(n|g|b|diff|1)?_arrival_sample")
-_NOTHING = ("", "nan", "none")
+_ARRIVAL = re.compile(r"trace_([PpSs])(n|g|b|diff?|1)?_arrival_sample")
 _PLACE = re.compile(r"(\w+)\$(\d+)(?:,:(\d+))?(?:,:(\d+))?")
 
 
@@ -54,6 +53,7 @@ class Trace:
     """One row of the table.
 
     Args:
+        at: the byte of the table at which its line begins.
         bucket, row: where its samples lie: `data/BUCKET[row]`; row None where the array is the trace's own.
         shape: of the part that holds it, as the name states it, in the order of the file.
         start: nanoseconds since 1970.
@@ -61,6 +61,7 @@ class Trace:
         arrivals: sample of the first P and S; None where it is not known, False where it is known that there is none.
     """
 
+    at: int
     name: str
     bucket: str
     row: int | None
@@ -97,51 +98,6 @@ def is_arrays(path: Path) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; `where` names it."""
-
-    where: str
-    cells: Mapping[str, str]
-
-    def text(self, *columns: str) -> str:
-        """Of the first of these columns that says something; empty where none does."""
-        return next((t for c in columns if (t := self.cells.get(c, "").strip()).lower() not in _NOTHING), "")
-
-    def number(self, column: str) -> float | None:
-        text = self.text(column)
-        if not text:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            raise UserError(f"{self.where}, column {column!r}: {text[:40]!r} is not a number; correct it or empty the cell") from None
-        return value if np.isfinite(value) else None
-
-
-def rows_of(table: Path) -> Iterator[Row]:
-    """The lines below the header, one at a time: these tables have a hundred columns and may have a million rows.
-
-    Raises:
-        UserError: no text, a line with another number of cells than the header, or a last line that is cut.
-    """
-    with table.open("rb") as binary:
-        binary.seek(-1, 2)
-        if binary.read() != b"\n":
-            raise UserError(f"{table.name} ends within its last line; it is truncated, fetch it again")
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = [c.strip() for c in next(reader)]
-            for cells in reader:
-                if len(cells) != len(header):
-                    raise UserError(f"{table.name}, line {reader.line_num}: {len(cells)} cells under {len(header)} columns; it is damaged")
-                yield Row(f"{table.name}, line {reader.line_num}", dict(zip(header, cells, strict=True)))
-        except (csv.Error, UnicodeDecodeError) as error:
-            detail = " ".join(str(error).split())[:100]
-            raise UserError(f"{table.name}, line {reader.line_num + 1} cannot be read ({detail}); the file is damaged") from None
-
-
 class Dataset:
     """A table and its array file."""
 
@@ -154,6 +110,7 @@ class Dataset:
                 f"{arrays.name} states the unit {unit!r} of its samples; expected one of {', '.join(MOTION)} (data_format/unit in the file)"
             )
         self.prefix, self.unit = MOTION[unit.lower()]
+        self._known: dict[str, tuple[int, ...]] | None = None
 
     def _format(self) -> dict[str, Any]:
         import h5py
@@ -170,12 +127,21 @@ class Dataset:
         Raises:
             UserError: a cell that cannot be read, no rate, or an order of components that is not stated.
         """
+        shapes = self._shapes()
+        for row in rows_of(self.table):
+            yield self._trace(row, shapes)
+
+    def trace(self, at: int) -> Trace:
+        """The row whose line begins at a byte of the table."""
+        if self._known is None:
+            self._known = self._shapes()
+        return self._trace(row_at(self.table, at), self._known)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
         import h5py
 
         with one_sentence(self.arrays), h5py.File(self.arrays) as file:
-            shapes = {name: data.shape for name, data in file["data"].items()}
-        for row in rows_of(self.table):
-            yield self._trace(row, shapes)
+            return {name: data.shape for name, data in file["data"].items()}
 
     def _trace(self, row: Row, shapes: Mapping[str, Any]) -> Trace:
         where, name = row.where, row.text("trace_name")
@@ -193,6 +159,7 @@ class Dataset:
         found = [row.number(f"station_{n}") for n in ("latitude_deg", "longitude_deg", "elevation_m")]
         known = [f for f in found if f is not None]
         return Trace(
+            row.at,
             name,
             bucket,
             index,
@@ -207,15 +174,29 @@ class Dataset:
             _arrivals(row),
         )
 
-    def read(self, bucket: str, row: int | None, shape: list[int], order: str) -> dict[str, np.ndarray]:
+    @property
+    def axes(self) -> str:
+        """The order of components (C) and samples (W)."""
+        return str(self.format.get("dimension_order", "CW")).replace("N", "")
+
+    def frames(self, trace: Trace) -> int:
+        """How many samples a trace has."""
+        return trace.shape[0 if self.axes == "WC" else -1]
+
+    def directions(self, order: str) -> dict[str, str]:
+        """Variables and their components, of an order of components."""
+        letters = {**LETTERS, **{d: f"horizontal_{d}" for d in "123"}}
+        return {f"{self.prefix}_{letters[c]}": c for c in order}
+
+    def read(self, trace: Trace) -> dict[str, np.ndarray]:
         """The components of a trace, float64 by letter; NaN where the file has NaN, and a component of zeros is left out."""
         import h5py
 
+        bucket, row, order, axes = trace.bucket, trace.row, trace.order, self.axes
         with one_sentence(self.arrays), h5py.File(self.arrays) as file:
             data = file["data"][bucket]
             part = data[tuple([] if row is None else [row])]
-        part = np.asarray(part, np.float64)[tuple(slice(n) for n in shape)]
-        axes = str(self.format.get("dimension_order", "CW")).replace("N", "")
+        part = np.asarray(part, np.float64)[tuple(slice(n) for n in trace.shape)]
         if axes == "WC":
             part = part.T
         elif axes != "CW":

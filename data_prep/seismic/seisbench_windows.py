@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scigpt.data_prep.seismic import orientation, seisbench
+from scigpt.data_prep.seismic import seisbench
 from scigpt.data_prep.seismic.earthquakes import Window
 from scigpt.data_prep.seismic.events import distance_to
 from scigpt.errors import UserError
@@ -43,44 +44,42 @@ def windows_of_datasets(found: tuple[int, int, seisbench.Dataset], options: Any)
         raise UserError(f"{dataset.table.name}: response= and rate= are for miniSEED; a SeisBench dataset is taken as it is")
     if options.rotate == "zrt":
         raise UserError(f"{dataset.table.name}: rotate=zrt is for miniSEED; a SeisBench dataset is taken as it is")
+    files = table, arrays
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # rows are many and say the same
     for row, trace in enumerate(dataset.traces()):
         if options.channels is not None and not fnmatch.fnmatchcase(trace.station, options.channels):
             continue
-        letters = {**orientation.LETTERS, **{d: f"horizontal_{d}" for d in "123"}}
-        components = {f"{dataset.prefix}_{letters[c]}": c for c in trace.order}
-        event = trace.event
-        about: dict[str, Any] = {"station": {"id": trace.station, **(trace.place or {})}, "trace": trace.name, "sampling_rate": trace.rate}
-        if event is not None:
-            about["event"] = event.about()
-            if trace.place is not None:
-                kilometres, degrees, back = distance_to(event, trace.place)
-                about |= {"distance_km": round(kilometres, 3), "distance_degrees": round(degrees, 5), "back_azimuth": round(back, 3)}
-        frames = trace.shape[0 if str(dataset.format.get("dimension_order", "CW")).replace("N", "") == "WC" else -1]
-        spec = {
-            "table": table,
-            "arrays": arrays,
-            "bucket": trace.bucket,
-            "row": trace.row,
-            "shape": list(trace.shape),
-            "order": trace.order,
-            "components": components,
-            "frames": frames,
-            "first": trace.start,
-            "step": 1 / trace.rate,
-        }
-        station = ".".join(trace.station.split(".")[:2])
+        event, measured = trace.event, tuple(dataset.directions(trace.order))
+        picked = tuple(phase for phase, at in trace.arrivals.items() if at is not None and at is not False)
         yield Window(
             f"{table:03d}-{row:08d}",
-            trace.station,
-            station,
-            event.id if event is not None else f"trace {row}",
+            sys.intern(trace.station),
+            sys.intern(".".join(trace.station.split(".")[:2])),
+            sys.intern(event.id if event is not None else f"trace {row}"),
             event.time if event is not None else trace.start,
             trace.split,
-            tuple(components),
-            trace.place,
-            trace.arrivals,
-            about,
-            (table, arrays),
-            frames,
-            spec,
+            shared.setdefault(measured, measured),
+            trace.place is not None,
+            shared.setdefault(picked, picked),
+            files,
+            trace.start,
+            1 / trace.rate,
+            dataset.frames(trace),
+            {"table": table, "arrays": arrays, "row": trace.at},
         )
+
+
+def about_of(trace: seisbench.Trace) -> dict[str, Any]:
+    """What is known of a row's event and station, JSON."""
+    about: dict[str, Any] = {"station": {"id": trace.station, **(trace.place or {})}, "trace": trace.name, "sampling_rate": trace.rate}
+    if trace.event is not None:
+        about["event"] = trace.event.about()
+        if trace.place is not None:
+            kilometres, degrees, back = distance_to(trace.event, trace.place)
+            about |= {"distance_km": round(kilometres, 3), "distance_degrees": round(degrees, 5), "back_azimuth": round(back, 3)}
+    return about
+
+
+def labels_of(trace: seisbench.Trace) -> dict[str, list[float] | None]:
+    """As of a window: where each phase arrives, in samples."""
+    return {p: None if at is None else [] if at is False else [float(at)] for p, at in trace.arrivals.items()}

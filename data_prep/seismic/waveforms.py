@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from scigpt.data_prep.formats import mseed3, sac
+from scigpt.data_prep.formats import mseed2, mseed3, sac
 from scigpt.data_prep.formats.opening import one_sentence
 from scigpt.errors import UserError
 
@@ -17,6 +17,8 @@ Form = Literal["miniSEED", "miniSEED 3", "SAC"]
 
 EPOCH = 946684800 * 10**9
 """Nanoseconds from 1970 to 2000."""
+WHOLE = 64 << 20
+"""Bytes up to which a file of records is read as a whole to be kept; of a larger one only the spans that are asked for."""
 
 
 def obspy() -> Any:
@@ -56,16 +58,13 @@ def read_traces(path: Path, headonly: bool = False) -> Any:
 def traces_of(path: Path, form: Form, headonly: bool, channel: str | None = None, span: tuple[int, int] | None = None) -> Any:
     """All traces, or those of a channel cut to a span of nanoseconds."""
     with one_sentence(path), warnings.catch_warnings():
-        read = obspy().read
+        obspy()
         if form == "miniSEED 3":
             return mseed3.read(path, headonly, channel, span)
         if form == "SAC":
             return [sac.read(path, headonly)]
         warnings.simplefilter("error", category=_mseed_warning())
-        chosen: dict[str, Any] = {} if channel is None else {"sourcename": channel}
-        if span is not None:
-            chosen |= {"starttime": obspy().UTCDateTime(ns=span[0]), "endtime": obspy().UTCDateTime(ns=span[1])}
-        traces = read(str(path), format="MSEED", headonly=headonly, details=False, **chosen)
+        traces = mseed2.read(path, headonly, channel, span)
     if channel is None:
         shortest = min(t.stats.mseed.record_length for t in traces)
         if path.stat().st_size % shortest:
@@ -121,6 +120,12 @@ def headers_of(path: Path, notes: list[str]) -> list[Header]:
     found = []
     for trace in traces_of(path, form, headonly=True):
         s = trace.stats
+        if trace.id.count(".") != 3 or not s.channel:
+            field = "kcmpnm, kstnm, knetwk and khole of its header" if form == "SAC" else "its record headers"
+            raise UserError(
+                f"{path.name}: {trace.id[:40]!r} names no channel; expected network, station, location and channel such as IU.ANMO.00.BHZ "
+                f"without other dots ({field})"
+            )
         if s.sampling_rate <= 0 or s.npts == 0:
             notes.append(f"{trace.id} in {path.name} is left out: it has no regular samples (a log)")
             continue

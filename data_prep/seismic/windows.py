@@ -6,6 +6,7 @@ resampling then work on each contiguous stretch of the window and some seconds a
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,19 +18,22 @@ import numpy as np
 from scipy import signal
 
 from scigpt.data_prep.formats.opening import one_sentence
+from scigpt.data_prep.seismic import waveforms
 from scigpt.data_prep.seismic.stationxml import Metadata
 from scigpt.data_prep.seismic.waveforms import Header, form_of, obspy, traces_of
 from scigpt.errors import UserError
 
 ALIKE = 1e-4
 """Relative difference of two sampling rates that are the same."""
-WHOLE = 64 << 20
-"""Bytes up to which a file is read as a whole, and kept while there is room."""
 KEPT = 512 << 20
 SHORTEST, LONGEST = 40, 1 << 25
 """Samples of one channel in a row that are filtered; what is shorter is left out, longer refused."""
 TAPER = 0.05
 """Share of a stretch that is tapered at each end before its response is removed."""
+REACH = 32
+"""Samples of the slower of two rates that the low-pass filter between them takes in on each side of an output."""
+ATTENUATION = 80.0
+"""Of that filter, dB: what lies above the lower Nyquist frequency is below 1e-4, and up to 0.84 of it is true to 1e-4."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,11 @@ class Processing:
     def filters(self) -> bool:
         return self.metadata is not None or self.rate is not None
 
+    def reach(self, rate: float) -> float:
+        """Seconds on each side of a sample that resampling from this rate takes in."""
+        up, down = self.ratio(rate)
+        return 0.0 if up == down else REACH * max(up, down) / up / rate
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -93,6 +102,13 @@ class Grid:
         return self.begin + round(index * self.step * 1e9)
 
 
+def margin_of(options: Any, rate: float) -> int:
+    """Nanoseconds around a window of samples at a rate that are read too, for the filters."""
+    if not options.response and options.rate is None:
+        return 0
+    return round(max(options.pad, Processing(rate=options.rate).reach(rate)) * 1e9)
+
+
 class Reader:
     """Windows of channels; files are kept while there is room."""
 
@@ -105,7 +121,7 @@ class Reader:
         Raises:
             UserError: traces that overlap and differ, another rate, or a response that cannot be removed.
         """
-        margin = round(how.pad * grid.rate) if how.filters else 0
+        margin = round(max(how.pad, how.reach(grid.rate)) * grid.rate) if how.filters else 0
         low, high = (start * grid.down) // grid.up - margin, -(-stop * grid.down // grid.up) + margin
         raw = np.full(high - low, np.nan)
         headers = list(headers)
@@ -155,7 +171,7 @@ class Reader:
         """Instant of the first sample, and the samples, of the trace of this header."""
         form = form_of(header.path)
         assert form is not None
-        if form != "SAC" and header.path.stat().st_size > WHOLE:
+        if form != "SAC" and header.path.stat().st_size > waveforms.WHOLE:
             second = 10**9
             traces = traces_of(header.path, form, False, header.id, (span[0] - second, span[1] + second))
             low, high = header.start - second, header.stop + second
@@ -199,7 +215,7 @@ def resampled(raw: np.ndarray, at: int, up: int, down: int) -> tuple[int, np.nda
         at: number of its first sample on the raw grid; output sample `k` lies where raw sample `k down / up` does.
 
     Returns:
-        Number of the first output sample, and the samples.
+        Number of the first output sample, and the samples; NaN where the filter would reach beyond the stretch.
     """
     if (up, down) == (1, 1):
         return at, raw
@@ -210,8 +226,21 @@ def resampled(raw: np.ndarray, at: int, up: int, down: int) -> tuple[int, np.nda
     first = -(-at * up // down)
     offset = first * down - at * up  # of the first output, in steps of the finer grid
     lead = next(k for k in range(down) if (offset + k * up) % down == 0)
-    level = raw[0]  # the filter starts from rest: an offset would ring
-    made = signal.resample_poly(np.concatenate([np.zeros(lead), raw - level]), up, down) + level
+    taps = _low_pass(up, down)
+    made = signal.resample_poly(np.concatenate([np.zeros(lead), raw]), up, down, window=taps)
     skip = (offset + lead * up) // down
     count = max(((raw.size - 1) * up - offset) // down + 1, 0)
-    return first, made[skip : skip + count]
+    made, half = made[skip : skip + count], taps.size // 2
+    place = offset + np.arange(count) * down
+    return first, np.where((place >= half) & (place <= (raw.size - 1) * up - half), made, np.nan)
+
+
+@functools.lru_cache(16)
+def _low_pass(up: int, down: int) -> np.ndarray:
+    """Taps on the finer grid; those that meet at one output sum to the same, so that a level stays what it is."""
+    slower, half = max(up, down), REACH * max(up, down)
+    width = (ATTENUATION - 7.95) / (2.285 * 2 * half * np.pi)  # Kaiser's, in Nyquist frequencies of the finer grid
+    taps = signal.firwin(2 * half + 1, 1 / slower - width / 2, window=("kaiser", signal.kaiser_beta(ATTENUATION)))
+    for phase in range(up):
+        taps[phase::up] /= taps[phase::up].sum() * up
+    return np.asarray(taps)

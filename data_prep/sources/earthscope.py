@@ -7,6 +7,7 @@ arrival that nobody picked is unknown (invalid), never absent (zero), and afters
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,11 @@ from scigpt.data.variables import convert
 from scigpt.data_prep.files import fingerprints, locate, members
 from scigpt.data_prep.seismic import fdsn, seisbench
 from scigpt.data_prep.seismic.earthquakes import Recordings, Window
-from scigpt.data_prep.seismic.events import clusters, homes, is_quakeml
+from scigpt.data_prep.seismic.events import is_quakeml
 from scigpt.data_prep.seismic.instruments import UNITS, order_of, prefix_of
 from scigpt.data_prep.seismic.orientation import coordinates
-from scigpt.data_prep.seismic.seisbench_windows import datasets_of, windows_of_datasets
+from scigpt.data_prep.seismic.seisbench_windows import about_of, datasets_of, labels_of, windows_of_datasets
+from scigpt.data_prep.seismic.splits import clusters, homes, joined
 from scigpt.data_prep.seismic.stationxml import read_metadata
 from scigpt.data_prep.seismic.waveforms import EPOCH, Header
 from scigpt.data_prep.seismic.windows import Grid, Processing, Reader
@@ -54,12 +56,12 @@ class EarthScopeOptions:
         rotate: `zne` turns horizontals named 1 and 2 by their azimuths, `zrt` turns all to radial and transverse, `none` turns nothing.
         labels: `picks` adds the variables p_arrival and s_arrival; none leaves them out.
         label_width: standard deviation of the bell around an arrival, in samples.
-        noise: share of the records to which a window of noise before the P wave is added.
+        noise: share of the records to which a window of noise before the P wave is added, unless a wave of any event comes in it.
         quiet: seconds between the end of such a window and P.
         min_valid: share of a window that must have been recorded.
         split_by: what a split keeps whole: the event, the station, or stretches of time; `given` is the split that a dataset states.
         splits: fractions of train, valid and test.
-        gap: seconds; events closer in time than this, such as aftershocks, stay in one split.
+        gap: seconds; events closer in time than this, such as aftershocks, stay in one split, as do those whose windows overlap.
         seed: of the draw of events or stations.
         split: put the whole input into this one split instead (`ood` marks it as out of distribution).
     """
@@ -112,6 +114,8 @@ class EarthScope(Source):
     name = "earthscope"
     Options: ClassVar[type] = EarthScopeOptions
     Fetch: ClassVar[type | None] = fdsn.EarthScopeFetch
+    also: ClassVar[tuple[str, ...]] = ("miniseed", "seismic-experiments")
+    """Sources whose files are read here too, as what they are."""
     hole: ClassVar[float] = float("inf")
     options: EarthScopeOptions
 
@@ -164,26 +168,22 @@ class EarthScope(Source):
                 f"{self.inputs[0].name}: no window of an event holds enough data; {'; '.join(notes[:2]) or 'check before= and after='}"
             )
         windows, located = _located(windows, notes)
-        picked = {p for w in windows for p, at in w.labels.items() if at is not None and at is not False}
+        picked = {p for w in windows for p in w.picked}
         labelled = [p for p in "ps" if p in picked and o.labels == "picks"]
         if o.labels == "picks" and not labelled:
             notes.append("no event has a pick, so there are no labels")
         measured = {name for w in windows for name in w.measured}
         names = sorted(measured, key=order_of)
-        split_of, splits = self._splits(windows, notes)
+        windows.sort(key=lambda w: (w.time, w.key))
+        homes_of, splits = self._splits(windows, notes)
+        shared: dict[tuple[int, ...], Any] = {}
         refs: list[SampleRef] = []
-        for window in sorted(windows, key=lambda w: (w.time, w.key)):
-            used = sorted(set(window.files))
-            spec = {
-                **window.spec,
-                "variables": names,
-                "labels": {p: window.labels.get(p) for p in labelled},
-                "place": dict(window.place) if located and window.place else None,
-                "about": window.about,
-                "name": window.name,
-                "files": [[files[f].name, digests[files[f]]] for f in used],
-            }
-            refs.append(SampleRef(window.key, split_of[window.key], spec))
+        for window, home in zip(windows, homes_of, strict=True):
+            if window.files not in shared:
+                used = [[files[f].name, digests[files[f]]] for f in window.files]
+                shared[window.files] = {"variables": names, "phases": labelled, "located": located, "files": used}
+            spec = {"first": window.first, "step": window.step, "frames": window.frames, **window.spec, "corpus": shared[window.files]}
+            refs.append(SampleRef(window.key, home, spec))
         order = {s.name: i for i, s in enumerate(splits)}
         refs.sort(key=lambda r: order[r.split])
         return Plan(
@@ -195,9 +195,9 @@ class EarthScope(Source):
         )
 
     def files(self) -> list[Path]:
-        """All that is in the inputs, without what is still coming."""
-        found = [p for given in self.inputs for p in members(locate(given))]
-        return [p for p in found if not p.name.endswith((".part", ".part.json"))]
+        """All that is in the inputs, without what is still coming, in an order that does not depend on theirs."""
+        found = {p for given in self.inputs for p in members(locate(given))}
+        return sorted(p for p in found if not p.name.endswith((".part", ".part.json")))
 
     def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample | None]:
         files = self.files()
@@ -206,51 +206,60 @@ class EarthScope(Source):
 
     # its parts
 
-    def _splits(self, windows: Sequence[Window], notes: list[str]) -> tuple[dict[str, str], tuple[Split, ...]]:
+    def _splits(self, windows: Sequence[Window], notes: list[str]) -> tuple[list[str], tuple[Split, ...]]:
+        """The split of each of the windows, which are in the order of their events."""
         o = self.options
         if o.split is not None:
-            return {w.key: o.split for w in windows}, (Split(o.split, "out" if o.split == "ood" else "in"),)
+            return [o.split] * len(windows), (Split(o.split, "out" if o.split == "ood" else "in"),)
         if o.split_by == "given":
             if any(w.given is None for w in windows):
                 raise UserError("split_by=given needs a dataset with a column split (train, dev, test) in every row; choose split_by=event")
-            found = {w.key: str(w.given) for w in windows}
+            found = [str(w.given) for w in windows]
         else:
-            events = {w.event: w.time for w in sorted(windows, key=lambda w: w.time)}
-            number = dict(zip(events, clusters(list(events.values()), o.gap), strict=True))
-            first: dict[int, str] = {}
-            names = {e: first.setdefault(n, e) for e, n in number.items()}
-            group = {w.key: w.station if o.split_by == "station" else names[w.event] for w in windows}
-            sizes: dict[str, int] = {}
-            for w in sorted(windows, key=lambda w: (w.time, w.key)):
-                sizes[group[w.key]] = sizes.get(group[w.key], 0) + 1
-            homed = homes(sizes, o.splits, None if o.split_by == "time" else o.seed, notes)
-            found = {w.key: homed[group[w.key]] for w in windows}
-        return found, tuple(Split(s) for s in ("train", "valid", "test") if s in set(found.values()))
+            groups = [w.station for w in windows] if o.split_by == "station" else self._groups(windows)
+            homed = homes(Counter(groups), o.splits, None if o.split_by == "time" else o.seed, notes)
+            found = [homed[g] for g in groups]
+        return found, tuple(Split(s) for s in ("train", "valid", "test") if s in set(found))
+
+    def _groups(self, windows: Sequence[Window]) -> list[str]:
+        """Events that are near in time, or of which a station shows both in windows that overlap, under the name of the first of them."""
+        events = {w.event: w.time for w in windows}
+        number = dict(zip(events, clusters(list(events.values()), self.options.gap), strict=True))
+        numbers = joined([number[w.event] for w in windows], [w.span for w in windows], self.options.split_by == "time")
+        first: dict[int, str] = {}
+        return [first.setdefault(n, w.event) for n, w in zip(numbers, windows, strict=True)]
 
     def _sample(self, files: Sequence[Path], spec: Any) -> Sample | None:
-        variables = [Variable(n, UNITS[prefix_of(n)]) for n in spec["variables"]]
-        frames = spec["frames"]
+        corpus, frames = spec["corpus"], spec["frames"]
+        variables = [Variable(n, UNITS[prefix_of(n)]) for n in corpus["variables"]]
         values = np.full((frames, len(variables)), np.nan)
-        for name, data in (self._dataset(files, spec) if "bucket" in spec else self._recorded(files, spec)).items():
-            values[:, [v.name for v in variables].index(name)] = data
+        if "row" in spec:
+            dataset = self._dataset(files, spec)
+            trace = dataset.trace(spec["row"])
+            data, terms = self._traced(dataset, trace), seisbench.TERMS
+            name, place, known, labels = trace.station, trace.place, about_of(trace), labels_of(trace)
+        else:
+            about = self.describe()
+            data, terms = self._recorded(files, spec), (about.licence, about.attribution)
+            name, place, known, labels = spec["name"], spec["place"], spec["about"], spec["labels"]
+        for variable, measured in data.items():
+            values[:, corpus["variables"].index(variable)] = measured
         if not np.isfinite(values).any():
             return None
-        for phase, at in spec["labels"].items():
-            values = np.column_stack([values, bell(at, frames, self.options.label_width)])
+        for phase in corpus["phases"]:
+            values = np.column_stack([values, bell(labels[phase], frames, self.options.label_width)])
             variables.append(Variable(f"{phase}_arrival", "1", "diagnostic"))
         valid = np.isfinite(values)[:, :, None, None, None]
-        about = self.describe()
-        terms = seisbench.TERMS if "bucket" in spec else (about.licence, about.attribution)
-        files_used = tuple(SourceFile(n, d) for n, d in spec["files"])
-        origin = Origin(self.name, terms[0], files_used, terms[1], spec["name"], spec["about"])
+        origin = Origin(self.name, terms[0], tuple(SourceFile(n, d) for n, d in corpus["files"]), terms[1], name, known)
+        located = corpus["located"]
         return Sample(
             np.where(valid, values[:, :, None, None, None], 0.0).astype(np.float32),
             valid,
             tuple(variables),
             Time.regular((spec["first"] - EPOCH) / 1e9, spec["step"], frames, "standard"),
             origin,
-            "points" if spec["place"] else "plane",
-            coordinates=coordinates(spec["place"]) if spec["place"] else {},
+            "points" if located else "plane",
+            coordinates=coordinates(place) if located and place is not None else {},
         )
 
     def _recorded(self, files: Sequence[Path], spec: Any) -> dict[str, np.ndarray]:
@@ -264,29 +273,31 @@ class EarthScope(Source):
             parts[letter] = self._reader.window(own, grid, spec["start"], spec["start"] + spec["frames"], how)
         return {n: np.asarray(sum(weight * parts[c] for c, weight in w.items())) * spec["factor"] for n, w in spec["weights"].items()}
 
-    def _dataset(self, files: Sequence[Path], spec: Any) -> dict[str, np.ndarray]:
+    def _dataset(self, files: Sequence[Path], spec: Any) -> seisbench.Dataset:
         pair = files[spec["table"]], files[spec["arrays"]]
         if pair not in self._datasets:
             self._datasets[pair] = seisbench.Dataset(*pair)
-        dataset = self._datasets[pair]
-        raw = dataset.read(spec["bucket"], spec["row"], spec["shape"], spec["order"])
-        found = {n: raw[c] for n, c in spec["components"].items() if c in raw}
+        return self._datasets[pair]
+
+    def _traced(self, dataset: seisbench.Dataset, trace: seisbench.Trace) -> dict[str, np.ndarray]:
+        """As `_recorded`, of a row of a dataset."""
+        raw = dataset.read(trace)
+        found = {n: raw[c] for n, c in dataset.directions(trace.order).items() if c in raw}
         return {n: convert(data, dataset.unit, UNITS[dataset.prefix], dataset.arrays.name) for n, data in found.items()}
 
 
-def bell(at: float | bool | None, frames: int, width: float) -> np.ndarray:
-    """A label `(frames,)`: 1 at the arrival; zeros where it is known that there is none (False), NaN where nobody looked (None)."""
+def bell(at: Sequence[float] | None, frames: int, width: float) -> np.ndarray:
+    """A label `(frames,)`: 1 at each arrival; zeros where it is known that there is none, NaN where nobody looked (None)."""
     if at is None:
         return np.full(frames, np.nan)
-    if at is False:
-        return np.zeros(frames)
-    return np.asarray(np.exp(-((np.arange(frames) - float(at)) ** 2) / (2 * width**2)))
+    bells = [np.exp(-((np.arange(frames) - one) ** 2) / (2 * width**2)) for one in at]
+    return np.max([np.zeros(frames), *bells], axis=0)
 
 
 def _located(windows: list[Window], notes: list[str]) -> tuple[list[Window], bool]:
     """Windows of stations whose place is known, where any is: all samples of a corpus have the same coordinates."""
-    known = [w for w in windows if w.place is not None]
+    known = [w for w in windows if w.located]
     if known and len(known) < len(windows):
-        left = sorted({w.name for w in windows if w.place is None})
+        left = sorted({w.name for w in windows if not w.located})
         notes.append(f"{', '.join(left[:5])}{' and others' if len(left) > 5 else ''} left out: no StationXML says where they are")
     return known or windows, bool(known)

@@ -116,7 +116,11 @@ class Grdc(StationSource):
         return {"text": self._gauge, "netcdf": self._file, "zip": self._archive}[form](path)
 
     def plan(self) -> Plan:
+        if self.options.places is not None and not Path(self.options.places).is_file():
+            raise UserError(f"places={self.options.places} is no file; expected attributes_other_*.csv of Caravan, check the path")
         plan, notes = super().plan(), list[str]()
+        if self.options.places is not None and "text" in self._forms:
+            notes.append("places= is not used: text of the portal says itself where its gauges are")
         if self._uncalculated:
             some = ", ".join(self._uncalculated[:3])
             notes.append(f"{len(self._uncalculated)} stations have no calculated value ({some}); column=original takes their providers'")

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scigpt.data.sample import Coordinate, Origin, Sample, SourceFile, Time, Variable
+from scigpt.data.sample import Origin, Sample, SourceFile, Variable
 from scigpt.data.variables import QUANTITIES
 from scigpt.data_prep import embedded
 from scigpt.data_prep.blocks import pieces, time_blocks
@@ -27,7 +27,8 @@ from scigpt.data_prep.formats.opening import one_sentence
 from scigpt.data_prep.seismic import orientation
 from scigpt.data_prep.seismic.orientation import DIRECTIONS
 from scigpt.data_prep.seismic.stationxml import Metadata
-from scigpt.data_prep.seismic.waveforms import EPOCH, form_of, obspy, read_traces
+from scigpt.data_prep.seismic.stretches import Instrument, Reading, Stretch
+from scigpt.data_prep.seismic.waveforms import form_of, obspy, read_traces
 from scigpt.data_prep.source import Description, Plan, SampleRef, Source, Split
 from scigpt.errors import UserError
 
@@ -59,44 +60,6 @@ class MiniseedOptions:
     splits: tuple[float, ...] = (0.8, 0.1, 0.1)
     gap: int = 256
     split: str | None = None
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A contiguous trace: which one of which file, and where it lies on the (decimated) grid of its record."""
-
-    path: Path
-    number: int
-    id: str
-    start: int
-    skip: int
-    count: int
-
-    @property
-    def stop(self) -> int:
-        return self.start + self.count
-
-
-@dataclass(frozen=True)
-class Instrument:
-    """The traces of one station, location, band and instrument code on one regular grid.
-
-    Args:
-        begin: instant of grid index 0, nanoseconds since 1970.
-        step: seconds from frame to frame.
-        runs: ranges of the grid without a gap longer than a sample.
-    """
-
-    name: str
-    begin: int
-    step: float
-    stretches: tuple[Stretch, ...]
-    runs: tuple[tuple[int, int], ...]
-    origin: Origin
-
-    @property
-    def letters(self) -> str:
-        return "".join(sorted({s.id[-1] for s in self.stretches}))
 
 
 class Miniseed(Source):
@@ -173,7 +136,7 @@ class Miniseed(Source):
     def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample]:
         instruments = self._instruments([])
         variables = self._variables(instruments)
-        ready = _Ready(self, variables)
+        ready = Reading(self, variables)
         for ref in refs:
             yield ready.sample(instruments[ref.spec["instrument"]], ref)
 
@@ -236,7 +199,8 @@ class Miniseed(Source):
             skip = -index % factor
             count = -(-(trace.stats.npts - skip) // factor)
             if count > 0:
-                stretches.append(Stretch(path, number, trace.id, (index + skip) // factor, skip, count))
+                times = trace.stats.starttime.ns, trace.stats.endtime.ns
+                stretches.append(Stretch(path, number, trace.id, *times, (index + skip) // factor, skip, count))
         runs: list[tuple[int, int]] = []
         for stretch in sorted(stretches, key=lambda s: s.start):
             if runs and stretch.start - runs[-1][1] <= self.options.frames_per_sample:
@@ -282,79 +246,3 @@ class Miniseed(Source):
             found[stretch.id] = metadata.orientation(stretch.id, at)
         where = next((s.path.name for c, s in first.items() if c not in orientation.LETTERS), instrument.stretches[0].path.name)
         return orientation.weights({c: s.id for c, s in first.items()}, found.get, where, instrument.name)
-
-
-class _Ready:
-    """Traces read and processed once, kept while consecutive samples of one instrument need them."""
-
-    def __init__(self, source: Miniseed, variables: tuple[Variable, ...]) -> None:
-        self.source, self.variables = source, variables
-        self.instrument: Instrument | None = None
-        self.files: dict[Path, Any] = {}
-        self.data: dict[Stretch, np.ndarray] = {}
-
-    def sample(self, instrument: Instrument, ref: SampleRef) -> Sample:
-        if instrument is not self.instrument:
-            self.instrument, self.files, self.data = instrument, {}, {}
-        start, stop = ref.spec["start"], ref.spec["stop"]
-        components = {c: np.full(stop - start, np.nan) for c in instrument.letters}
-        for stretch in instrument.stretches:
-            low, high = max(start, stretch.start), min(stop, stretch.stop)
-            if low < high:
-                self._lay(components[stretch.id[-1]][low - start : high - start], stretch, low, high)
-        values = np.full((stop - start, len(self.variables), 1, 1, 1), np.nan)
-        for direction, weights in self.source.weights(instrument).items():
-            channel = next(c for c, v in enumerate(self.variables) if v.name.endswith(f"_{direction}"))
-            values[:, channel, 0, 0, 0] = sum(weight * components[c] for c, weight in weights.items())
-        valid = np.isfinite(values)
-        if not valid.any():
-            raise UserError(f"{ref.spec['files'][0][0]}: {instrument.name} has no finite sample at all in {ref.key}")
-        first = instrument.begin - EPOCH + round(start * instrument.step * 1e9)
-        files = tuple(SourceFile(name, digest) for name, digest in ref.spec["files"])
-        origin = Origin(instrument.origin.source, instrument.origin.licence, files, instrument.origin.attribution, instrument.name)
-        place = self._place(instrument)
-        return Sample(
-            np.where(valid, values, 0.0).astype(np.float32),
-            valid,
-            self.variables,
-            Time.regular(first / 1e9, instrument.step, stop - start, "standard"),
-            origin,
-            "points" if place else "plane",
-            coordinates=place,
-        )
-
-    def _lay(self, into: np.ndarray, stretch: Stretch, low: int, high: int) -> None:
-        new = self._read(stretch)[low - stretch.start : high - stretch.start]
-        both = np.isfinite(into) & np.isfinite(new)
-        if not np.array_equal(into[both], new[both]):
-            raise UserError(f"{stretch.path.name}: {stretch.id} overlaps other samples of the same time that differ; leave one of them out")
-        into[:] = np.where(np.isfinite(into), into, new)
-
-    def _read(self, stretch: Stretch) -> np.ndarray:
-        """All samples of a stretch, filtered as the options say: float64."""
-        if stretch not in self.data:
-            if stretch.path not in self.files:
-                self.files[stretch.path] = read_traces(stretch.path)
-            trace, o = self.files[stretch.path][stretch.number].copy(), self.source.options
-            trace.data = np.asarray(trace.data, np.float64)
-            if o.response:
-                with one_sentence(stretch.path, f"freed of its response ({stretch.id} in {o.stationxml})"):
-                    trace.remove_response(inventory=self.source.inventory, output="VEL", pre_filt=o.pre_filt, water_level=o.water_level)
-            if o.decimate > 1:
-                first = trace.data[0]  # the filter starts from rest: an offset would ring
-                trace.data = trace.data[stretch.skip :] - first
-                with one_sentence(stretch.path, "decimated"):
-                    trace.decimate(o.decimate)
-                trace.data = trace.data + first
-            self.data[stretch] = trace.data
-        return self.data[stretch]
-
-    def _place(self, instrument: Instrument) -> dict[str, Coordinate]:
-        if self.source.inventory is None:
-            return {}
-        stretch = instrument.stretches[0]
-        with one_sentence(stretch.path, f"found in {self.source.options.stationxml}"):
-            at = obspy().UTCDateTime(ns=instrument.begin)
-            where = self.source.inventory.get_coordinates(stretch.id, at)
-        units = {"latitude": "degrees_north", "longitude": "degrees_east", "elevation": "m"}
-        return {n.replace("elevation", "height"): Coordinate(("x",), np.array([where[n]]), unit) for n, unit in units.items()}

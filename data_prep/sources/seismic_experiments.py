@@ -20,7 +20,7 @@ from scigpt.data_prep.blocks import pieces, shares, time_blocks
 from scigpt.data_prep.files import fingerprints, members
 from scigpt.data_prep.seismic import fdsn
 from scigpt.data_prep.seismic.arrays import SeismicArray, coordinates_of
-from scigpt.data_prep.seismic.events import clusters, homes, is_shot_list
+from scigpt.data_prep.seismic.events import is_shot_list
 from scigpt.data_prep.seismic.instruments import (
     OUTPUTS,
     covered,
@@ -29,8 +29,9 @@ from scigpt.data_prep.seismic.instruments import (
     place_of,
     weights_of,
 )
-from scigpt.data_prep.seismic.waveforms import EPOCH, form_of
-from scigpt.data_prep.seismic.windows import Grid, Processing, Reader
+from scigpt.data_prep.seismic.splits import clusters, homes
+from scigpt.data_prep.seismic.waveforms import EPOCH, Header, form_of
+from scigpt.data_prep.seismic.windows import Grid, Processing, Reader, margin_of
 from scigpt.data_prep.source import Description, Plan, Remote, SampleRef, Source, Split
 from scigpt.errors import UserError
 
@@ -100,6 +101,8 @@ class SeismicExperiments(Source):
     name = "seismic-experiments"
     Options: ClassVar[type] = SeismicExperimentsOptions
     Fetch: ClassVar[type | None] = fdsn.ExperimentFetch
+    also: ClassVar[tuple[str, ...]] = ("miniseed", "earthscope")
+    """Sources whose files are read here too, as what they are."""
     hole: ClassVar[float] = float("inf")
     options: SeismicExperimentsOptions
 
@@ -149,6 +152,7 @@ class SeismicExperiments(Source):
                     files = [[p.name, digests[p]] for p in used] if len(used) <= 100 else []
                     spec = {"first": first, "frames": frames, "shot": shot, "station": name, "files": files}
                     refs.append(SampleRef(f"{key}{slug}", split, spec))
+        self._incomplete(spans, lambda note: None if note in notes else notes.append(note))
         for header in (h for line in array.stations.values() for h in line.headers):
             off_grid([header], Grid(array.begin, header.rate), lambda note: None if note in notes else notes.append(note))
         found = {r.split for r in refs}
@@ -176,6 +180,24 @@ class SeismicExperiments(Source):
     @cached_property
     def _array(self) -> SeismicArray:
         return SeismicArray(self.inputs, self.options)
+
+    def _incomplete(self, spans: Sequence[tuple[str, str, int, int, int | None]], note: Callable[[str], None]) -> None:
+        """Note what is left out of windows in which a station lacks a component."""
+        o, array = self.options, self._array
+        for name, line in array.stations.items():
+            every = frozenset(h.id[-1] for h in line.headers)
+            seen = {every}
+            for _, _, first, frames, _ in spans if len(every) > 1 else ():
+                near = self._near(name, first, frames)
+                if near and (letters := frozenset(h.id[-1] for h in near)) not in seen:
+                    seen.add(letters)
+                    weights_of(near, name, first, o, array.metadata, None, note)
+
+    def _near(self, name: str, first: int, frames: int) -> list[Header]:
+        """The traces that a window of a station is made from."""
+        array = self._array
+        margin = margin_of(self.options, array.rates[name])
+        return array.stations[name].touching(first - margin, first + round(frames * array.step * 1e9) + margin)
 
     def _shots(self, notes: list[str]) -> list[tuple[str, str, int, int, int | None]]:
         """Key, split, first instant, frames and number of the shot, of each window."""
@@ -238,14 +260,13 @@ class SeismicExperiments(Source):
         first, frames = spec["first"], spec["frames"]
         own = {spec["station"]: array.stations[spec["station"]]} if spec["station"] else array.stations
         length = round(frames * array.step * 1e9)
-        margin = round(o.pad * 1e9) if o.response or o.rate is not None else 0
         names = [v.name for v in array.variables]
         values = np.full((frames, len(names), len(own)), np.nan, np.float32)
         grids: dict[str, Grid] = {}
         inside = [h for line in own.values() for h in line.touching(first, first + length)]
         begin = min(inside, key=lambda h: (h.start, h.id)).start
-        for x, (name, line) in enumerate(own.items()):
-            near = line.touching(first - margin, first + length + margin)
+        for x, name in enumerate(own):
+            near = self._near(name, first, frames)
             if not near:
                 continue
             grid = grids[name] = Grid(begin, array.rates[name], *Processing(rate=o.rate).ratio(array.rates[name]))
@@ -259,6 +280,8 @@ class SeismicExperiments(Source):
                 for letter in sorted({c for w in weights.values() for c in w})
             }
             for variable, shares_of in weights.items():
+                if variable not in names:  # of an epoch in which the component points another way
+                    continue
                 values[:, names.index(variable), x] = sum(w * parts[c] for c, w in shares_of.items()) * factor
         valid = np.isfinite(values)
         if not valid.any():

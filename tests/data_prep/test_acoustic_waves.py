@@ -144,7 +144,7 @@ def test_random_layers_have_the_contrast_asked_for() -> None:
         assert 3 <= len(np.unique(speed[:, 0].round(6))) <= 16
 
 
-@pytest.mark.parametrize(("split", "bound"), [("train", 0.015), ("ood", 0.04)])
+@pytest.mark.parametrize(("split", "bound"), [("train", 0.015), pytest.param("ood", 0.04, marks=pytest.mark.drill)])
 def test_default_samples_are_resolved(split: str, bound: float) -> None:
     options = AcousticWavesOptions(frames=2, step=0.45)
     coarse, fine = AcousticWaves((), options), AcousticWaves((), replace(options, refine=4))

@@ -177,28 +177,34 @@ def test_a_pickle_codec_is_never_read(tmp_path: Path) -> None:
     assert "a.zarr/t2m/.zarray asks for a pickle codec" in refused(tmp_path / "a.zarr")
 
 
-@pytest.mark.parametrize(
-    ("module", "given", "source", "extra"),
-    [
-        ("obspy", "embedded:AS.CTAO.LH.mseed", "miniseed", "scigpt[demo]"),
-        ("iris_sample_data", "embedded:ostia_monthly.nc", "ostia", "scigpt[demo]"),
-        ("obspy", "a.mseed", "miniseed", "scigpt[seismic]"),
-        ("cfgrib", "a.grib", "era5", "scigpt[grib]"),
-    ],
+MISSING = (
+    ("obspy", "embedded:AS.CTAO.LH.mseed", "miniseed", "scigpt[demo]"),
+    ("iris_sample_data", "embedded:ostia_monthly.nc", "ostia", "scigpt[demo]"),
+    ("obspy", "a.mseed", "miniseed", "scigpt[seismic]"),
+    ("cfgrib", "a.grib", "era5", "scigpt[grib]"),
 )
-def test_a_missing_package_names_its_extra(tmp_path: Path, module: str, given: str, source: str, extra: str) -> None:
+"""A package that is not there, an input, its source, and the extra that has the package."""
+
+
+def test_a_missing_package_names_its_extra(tmp_path: Path) -> None:
     eccodes = pytest.importorskip("eccodes")
     (tmp_path / "a.grib").write_bytes(eccodes.codes_get_message(eccodes.codes_grib_new_from_samples("regular_ll_pl_grib2")))
     (tmp_path / "a.mseed").write_bytes(b"000001D " + bytes(504))
     program = (
-        f"import sys; sys.modules[{module!r}] = None\n"
+        f"import sys\ncases = {[case[:3] for case in MISSING]!r}\n"
+        "sys.modules |= {module: None for module, _, _ in cases}\n"
         "from pathlib import Path\n"
         "from scigpt.data_prep.sources import SOURCES\n"
         "from scigpt.errors import UserError\n"
-        "try:\n"
-        f"    SOURCES[{source!r}]([Path({given!r})]).plan()\n"
-        "except UserError as error:\n"
-        "    print(error)\n"
+        "for _, given, source in cases:\n"
+        "    try:\n"
+        "        SOURCES[source]([Path(given)]).plan()\n"
+        "        print('nothing')\n"
+        "    except UserError as error:\n"
+        "        print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert extra in done.stdout, done.stderr
+    told = done.stdout.splitlines()
+    assert len(told) == len(MISSING), done.stderr
+    for sentence, case in zip(told, MISSING, strict=True):
+        assert case[-1] in sentence, case

@@ -186,7 +186,15 @@ def test_real_files_equal_netcdf4(name: str) -> None:
         assert not valid[:, ~known].any()
 
 
-@pytest.mark.parametrize("name", ["era5/era5-2mt-2019-03-uk.grib", *(f"cmip6/{n}" for n in REAL), "earthscope/gaps.mseed"])
+# the GRIB file takes longer than all others; `tests/system/test_real_mixture.py` prepares it and compares its values, too
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("era5/era5-2mt-2019-03-uk.grib", marks=pytest.mark.drill),
+        *(f"cmip6/{n}" for n in REAL),
+        "earthscope/gaps.mseed",
+    ],
+)
 def test_real_files_become_corpora(name: str, tmp_path: Path) -> None:
     cls: type[Source] = {"era5": Era5, "cmip6": Cmip6, "earthscope": Miniseed}[name.split("/")[0]]
     source = cls([real(name)])

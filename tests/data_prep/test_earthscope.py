@@ -24,8 +24,9 @@ from tests.readings import real, refusal_of, samples_of
 from scigpt.data.corpus import Corpus
 from scigpt.data.sample import Sample
 from scigpt.data_prep.convert import convert
-from scigpt.data_prep.seismic import windows
-from scigpt.data_prep.seismic.events import clusters, homes, read_quakeml
+from scigpt.data_prep.seismic import waveforms, windows
+from scigpt.data_prep.seismic.events import read_quakeml
+from scigpt.data_prep.seismic.splits import clusters, homes
 from scigpt.data_prep.source import SampleRef
 from scigpt.data_prep.sources.earthscope import EarthScope
 from scigpt.data_prep.sources.miniseed import Miniseed
@@ -259,7 +260,40 @@ def test_each_sample_keeps_the_rate_of_its_instrument_or_all_are_brought_to_one(
     assert len(one.time) == len(two.time) == 1000
     at = one.time.seconds - (BEGIN - UTC(2000, 1, 1))
     for sample in (one, two):  # 17 Hz would fold to 3 Hz
-        np.testing.assert_allclose(channel(sample, "seismic_counts_up")[0], 5000 * np.sin(2 * np.pi * 1.3 * at) + 700, atol=60)
+        np.testing.assert_allclose(channel(sample, "seismic_counts_up")[0], 5000 * np.sin(2 * np.pi * 1.3 * at) + 700, atol=1.5)
+
+
+@pytest.mark.parametrize(("up", "down"), [(1, 5), (2, 5), (1, 2), (2, 1), (3, 2), (5, 4)])
+def test_resampling_is_exact_within_and_unknown_where_the_filter_reaches_beyond(up: int, down: int) -> None:
+    """A trend, and waves up to four fifths of the lower Nyquist frequency."""
+
+    def signal(t: np.ndarray) -> np.ndarray:
+        waves = sum(40 * np.sin(2 * np.pi * share * 50 * min(up / down, 1) * t + share) for share in (0.02, 0.4, 0.8))
+        return np.asarray(1e4 + 300 * t + waves)
+
+    at = 7
+    first, made = windows.resampled(signal((at + np.arange(4000)) / 100), at, up, down)
+    time = (first + np.arange(made.size)) * down / up / 100
+    assert (first - 1) * down < at * up <= first * down
+    known = np.isfinite(made)
+    reach = windows.REACH * max(up, down) / up / 100
+    np.testing.assert_array_equal(known, (time - reach > at / 100 - 1e-9) & (time + reach < (at + 3999) / 100 + 1e-9))
+    np.testing.assert_allclose(made[known], signal(time[known]), atol=0.02)
+
+
+def test_resampled_windows_have_no_wrong_ends(tmp_path: Path) -> None:
+    """Where the record begins and ends within a window; elsewhere samples around it are read for the filter, however short pad= is."""
+    quakes(tmp_path / "events.xml", BEGIN + 20, BEGIN + 100)
+    wave = np.round(5000 * np.sin(2 * np.pi * 0.7 * np.arange(4000) / 20) + 30 * np.arange(4000)).astype(np.int32)
+    trace(wave, "BHZ").write(str(tmp_path / "a.mseed"), format="MSEED")
+    start, middle = samples_of(EarthScope, tmp_path, anchor="origin", before=20, after=30, rate=5.0, pad=0.0, split="train")
+    known = channel(start, "seismic_counts_up")[1]
+    np.testing.assert_array_equal(known, np.arange(250) >= 32)
+    assert middle.valid.all()
+    for sample in (start, middle):
+        values, valid = channel(sample, "seismic_counts_up")
+        at = round((start_of(sample) - BEGIN) * 20)
+        np.testing.assert_allclose(values[valid], wave[at : at + 1000 : 4][valid], atol=2)
 
 
 def test_response_removal_equals_obspy(folder: Path, stream: Any) -> None:
@@ -340,7 +374,7 @@ def test_encodings_and_record_lengths(tmp_path: Path, encoding: str, kind: Any) 
 
 
 def test_large_files_are_read_by_window(folder: Path, made: dict[str, Sample], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "WHOLE", 0)
+    monkeypatch.setattr(waveforms, "WHOLE", 0)
     source = EarthScope([folder], EarthScope.Options(before=10, after=40))
     plan = source.plan()
     for ref, sample in zip(plan.refs, source.samples(plan.refs), strict=True):

@@ -159,6 +159,12 @@ def test_requests_that_are_too_large(centre: Centre, tmp_path: Path, monkeypatch
     assert {r.file for r in cut if r.file.startswith("waveforms")} == {r.file for r in whole if r.file.startswith("waveforms")}
     found = [e for r in catalogues for e in obspy.read_events(io.BytesIO(Network(QUICK).get(r.url)))]
     assert len({e.resource_id for e in found}) == len(found) == 6
+    few = listed(EarthScope, centre, *WORDS, "limit=3")  # the latest, not the first half's
+    monkeypatch.undo()
+    latest = listed(EarthScope, centre, *WORDS, "limit=3")
+    assert {r.file for r in few if r.file.startswith("waveforms")} == {r.file for r in latest if r.file.startswith("waveforms")}
+    found = [e for r in few if r.file.startswith("events") for e in obspy.read_events(io.BytesIO(Network(QUICK).get(r.url)))]
+    assert sorted(e.origins[0].time for e in found) == [BEGIN + 3600 + 14400 * i for i in (3, 4, 5)]
     monkeypatch.setattr(centre, "longest", 50.0)
     with pytest.raises(UserError, match=r"the request is too large for the service \(413\); ask for less at once"):
         fetched([r for r in whole if r.file.startswith("waveforms")][:1], tmp_path)

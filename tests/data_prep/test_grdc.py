@@ -387,6 +387,14 @@ def test_a_basin_without_a_place_is_refused(tmp_path: Path) -> None:
         assert float(sample.coordinates["latitude"].values[0]) == 50.0
 
 
+def test_a_table_of_places_that_is_not_there_is_refused_and_one_that_is_of_no_use_noted(tmp_path: Path) -> None:
+    path = Text(daily("1990-01-01", range(1, 9))).write(tmp_path / "a.txt")
+    assert "nowhere.csv is no file; expected attributes_other_*.csv" in refusal_of(Grdc, path, places=str(tmp_path / "nowhere.csv"))
+    attributes(tmp_path, ["GRDC_1"])
+    plan = Grdc([path], Grdc.Options(places=str(tmp_path / "attributes_other_grdc.csv"))).plan()
+    assert any("places= is not used" in note for note in plan.notes)
+
+
 def test_text_and_caravan_are_two_corpora(tmp_path: Path) -> None:
     folder = archive(tmp_path / "a", {"GRDC_1": flow(40)})
     text = Text(daily("1990-01-01", range(1, 9))).write(tmp_path / "a.txt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import obspy
 from tests.readings import refusal_of, samples_of
 
 from scigpt.data_prep.formats import mseed3
+from scigpt.data_prep.seismic import waveforms
 from scigpt.data_prep.sources.miniseed import Miniseed
+from scigpt.data_prep.sources.seismic_experiments import SeismicExperiments
 
 UTC = obspy.UTCDateTime
 BEGIN = UTC(2024, 2, 29, 12, 30, 1, 250000)
@@ -170,3 +173,53 @@ def test_damage_is_one_sentence(tmp_path: Path) -> None:
     wrong[8:12] = struct.pack(">i", 7)
     path.write_bytes(record("FDSN:XA_AA_00_B_H_Z", BEGIN, 20.0, 100, 10, bytes(wrong)))
     assert "do not add up" in refusal_of(Miniseed, path, split="train")
+
+
+def test_impossible_headers_are_seen_before_they_are_believed(tmp_path: Path) -> None:
+    """A flipped bit in a count asks for gigabytes, one in a rate for years of frames; checksums are only looked at with the samples."""
+    path, name = tmp_path / "a.mseed", "FDSN:XA_AA_00_B_H_Z"
+    pack = lambda d: d.astype("<i4").tobytes()  # noqa: E731
+    steps = steim1(counts(100))
+    for count, encoding, payload, told in (
+        (100 + 2**31, 3, pack(counts(100)), "is shorter than its 2147483748 samples"),
+        (36, 3, pack(counts(100)), "is longer than its 36 samples"),
+        (100 + 2**26, 10, steps, "states 67108964 samples and its"),
+        (100 + 2**26, 11, steps, "hold fewer"),
+        (100, 19, steps, "has the encoding 19"),
+    ):
+        path.write_bytes(record(name, BEGIN, 20.0, count, encoding, payload))
+        assert told in refusal_of(Miniseed, path)
+        assert told in refusal_of(SeismicExperiments, path, layout="series")
+    for rate in (float("nan"), float("inf"), 1e300, 1e-9, -1e-320, -1e9):
+        path.write_bytes(record(name, BEGIN, rate, 100, 3, pack(counts(100))))
+        assert "samples per second; the file is damaged" in refusal_of(SeismicExperiments, path, layout="series")
+
+
+def test_many_records_in_a_row_take_no_longer_each(tmp_path: Path) -> None:
+    one = bytearray(record("FDSN:XA_AA_00_B_H_Z", UTC(2024, 1, 1), 1.0, 1, 3, bytes(4)))
+    parts = []
+    for i in range(12000):
+        one[8:15] = struct.pack("<HHBBB", 2024, 1, i // 3600, i // 60 % 60, i % 60)
+        parts.append(bytes(one))
+    (tmp_path / "a.mseed").write_bytes(b"".join(parts))
+    began = time.process_time()
+    (trace,) = mseed3.read(tmp_path / "a.mseed", headonly=True)
+    assert trace.stats.npts == 12000
+    assert time.process_time() - began < 1.0
+
+
+def test_the_headers_of_a_large_file_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.mseed", counts(3000), 10, steim1)
+    passes: list[Path] = []
+    headers = mseed3._headers
+
+    def counted(path: Path, numbers: dict[str, int]) -> Any:
+        passes.append(path)
+        return headers(path, numbers)
+
+    monkeypatch.setattr(mseed3, "_headers", counted)
+    monkeypatch.setattr(mseed3, "SMALL", 0)
+    monkeypatch.setattr(waveforms, "WHOLE", 0)
+    samples = samples_of(Miniseed, path, split="train", frames_per_sample=500)
+    np.testing.assert_array_equal(np.concatenate([s.values.ravel() for s in samples]), counts(3000).astype(np.float32))
+    assert passes == [path]

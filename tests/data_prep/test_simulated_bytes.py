@@ -65,7 +65,7 @@ def test_bytes_are_those_of_another_process() -> None:
     assert other.stdout.split() == all_digests()
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [n if n in ("gray-scott", "shallow-water") else pytest.param(n, marks=pytest.mark.drill) for n in SMALL])
 def test_the_same_corpus_from_one_process_and_from_two(name: str, tmp_path: Path) -> None:
     source = EQUATIONS[name]((), SMALL[name])
     out = [tmp_path / str(workers) / "corpus" for workers in (1, 2)]
