@@ -93,7 +93,6 @@ GROUND = (
     Case("segy", "segy/shot-gather.sgy", open_end=True),
     Case("segy", "segy/viking_small.segy", open_end=True),
     Case("miniseed", "earthscope/gaps.mseed", open_end=True),
-    Case("miniseed", "earthscope/IU_ULN_00_LH1_2015-07-18T02.mseed", open_end=True),
     Case("scec-bbp", "scec_bbp/s01.merged.bbp"),
     Case("scec-bbp", "scec_bbp/2002-SYL.acc.bbp", ("split=train", "quantity=acceleration"), open_end=True),
     Case("edx", "edx_gdr/6038187_v1.2.las", ("split=train", "licence=CC0-1.0")),
