@@ -248,7 +248,7 @@ def _frame(block: bytes, times: Sequence[int], indices: Sequence[int]) -> pd.Dat
     try:
         return read(io.BytesIO(block), dtype={**dict.fromkeys(indices, np.float64), **dict.fromkeys(times, str)})
     except ValueError:
-        return read(io.BytesIO(block), dtype=str)
+        return read(io.BytesIO(block), dtype=str, encoding="latin-1")  # any byte, to be told by its cell
 
 
 def _numbers(cells: pd.Series, lines: Sequence[int], column: str, label: str) -> np.ndarray:

@@ -158,6 +158,7 @@ def test_a_damaged_copy_of_the_real_table_is_refused(tmp_path: Path) -> None:
         "a line lost": b"\n".join(lines[:40] + lines[41:]),
         "a line twice": b"\n".join([*lines[:40], lines[39], *lines[40:]]),
         "a letter": whole.replace(b"0.955645", b"0.9s5645"),
+        "a byte that is no text": whole.replace(b"0.955645", b"0.9\xb05645"),
         "a separator": whole.replace(b",0.955645,", b";0.955645,"),
         "a time": whole.replace(b"\n200903,", b"\n20O903,"),
         "HTML": HTML,
