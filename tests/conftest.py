@@ -29,6 +29,8 @@ LONG = (
     "test_zero",
     "test_slurm",
     "test_predicted_memory",
+    "test_faults",
+    "test_frozen",
     "test_plan",
     "test_sweep_run",
     "test_local",

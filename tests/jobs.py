@@ -13,13 +13,21 @@ from typing import Any
 
 from runs import settings, write
 
+from scigpt.train.config import load
+from scigpt.train.engine import train as run_here
 
-def start(corpora: list[Path], run: Path, overrides: Sequence[str] = (), **train: Any) -> subprocess.Popen[bytes]:
-    """`scigpt pretrain` with these overrides; what it says goes to RUN.log. The groups can be shared by 1, 2 and 4 processes."""
+
+def written(corpora: list[Path], run: Path, **train: Any) -> Path:
+    """The file of a configuration whose groups can be shared by 1, 2 and 4 processes."""
     run.parent.mkdir(parents=True, exist_ok=True)
     data = settings(corpora, run, **train)
     data["data"]["data_width"] = 4
-    file = write(data, run.with_suffix(".yaml"))
+    return write(data, run.with_suffix(".yaml"))
+
+
+def start(corpora: list[Path], run: Path, overrides: Sequence[str] = (), **train: Any) -> subprocess.Popen[bytes]:
+    """`scigpt pretrain` with these overrides; what it says goes to RUN.log."""
+    file = written(corpora, run, **train)
     command = [sys.executable, "-m", "scigpt.launch.cli", "pretrain", str(file), *overrides, "--json"]
     with open(run.with_suffix(".log"), "ab") as log:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -36,7 +44,11 @@ def finish(process: subprocess.Popen[bytes], run: Path) -> dict[str, Any]:
 
 
 def pretrain(corpora: list[Path], run: Path, overrides: Sequence[str] = (), **train: Any) -> dict[str, Any]:
-    return finish(start(corpora, run, overrides, **train), run)
+    """The summary of a run. One process does in this one what it does in its own, to the bit (`test_faults.py` compares the two);
+    several, DeepSpeed and the compiler are started as a user does."""
+    if any(o.startswith(("strategy.processes=", "strategy=deepspeed")) for o in overrides) or "compile" in train:
+        return finish(start(corpora, run, overrides, **train), run)
+    return run_here(load(written(corpora, run, **train), overrides))
 
 
 def ranks(process: subprocess.Popen[bytes], world: int) -> list[int]:

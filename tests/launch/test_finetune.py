@@ -12,6 +12,7 @@ from runs import make_corpus, settings, write
 
 from scigpt.errors import UserError
 from scigpt.launch import plan as planning
+from scigpt.launch.cli import main
 from scigpt.launch.finetune import _tell_memory
 from scigpt.train.config import load
 from scigpt.train.engine import train
@@ -34,7 +35,14 @@ def scigpt(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "scigpt.launch.cli", *words], capture_output=True, text=True)
 
 
-def test_one_command_adapts_and_says_what_it_needs(folder: Path) -> None:
+def here(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """The same in this process: exit code, what it prints and what it says."""
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    return int(left.value.code or 0), *capsys.readouterr()
+
+
+def test_one_command_adapts_and_says_what_it_needs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = a_config(folder, "adapted", adapt={"mode": "frozen"})
     done = scigpt("finetune", str(config), "train.steps=4", "--json")
     assert done.returncode == 0, done.stderr
@@ -44,8 +52,9 @@ def test_one_command_adapts_and_says_what_it_needs(folder: Path) -> None:
     assert 0 < result["trained_parameters"] < result["parameters"]
     told = f"{result['trained_parameters']:,} of {result['parameters']:,} parameters are trained (frozen); memory predicted: "
     assert told in done.stderr
-    again = scigpt("finetune", str(config), "train.steps=6")
-    assert "finished at step 6 of 6" in again.stdout
+    code, out, _ = here(capsys, "finetune", str(config), "train.steps=6")
+    assert code == 0
+    assert "finished at step 6 of 6" in out
 
 
 @pytest.mark.drill
@@ -66,11 +75,13 @@ def test_two_processes_adapt_as_one(folder: Path) -> None:
         ({"adapt": {"mode": "lora", "rang": 2}}, "unknown key adapt.rang; did you mean rank?"),
     ],
 )
-def test_mistakes_end_with_code_2_and_leave_nothing(folder: Path, changes: dict[str, object], sentence: str) -> None:
-    done = scigpt("finetune", str(a_config(folder, "wrong", **changes)))
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+def test_mistakes_end_with_code_2_and_leave_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], sentence: str
+) -> None:
+    code, _, said = here(capsys, "finetune", str(a_config(folder, "wrong", **changes)))
+    assert code == 2
+    assert sentence in said
+    assert "Traceback" not in said
     assert not (folder / "wrong").exists()
 
 
@@ -82,10 +93,10 @@ def test_too_little_memory_is_told_before_anything_starts(folder: Path, monkeypa
         _tell_memory(config, 1)
 
 
-def test_the_plan_knows_the_pretrained_model(folder: Path) -> None:
+def test_the_plan_knows_the_pretrained_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = a_config(folder, "planned", adapt={"mode": "lora", "rank": 2}, model={"size": "xl"})
-    done = scigpt("plan", str(config), "--device", "h100", "--json")
-    assert done.returncode == 0, done.stderr
-    model = json.loads(done.stdout)["model"]
+    code, out, said = here(capsys, "plan", str(config), "--device", "h100", "--json")
+    assert code == 0, said
+    model = json.loads(out)["model"]
     assert (model["depth"], model["width"]) == (1, 32)
     assert model["trained"] < 0.2 * model["parameters"]

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +107,10 @@ def test_mistakes_are_one_sentence_and_code_2(tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "run").exists()
 
 
-def test_a_machine_without_slurm_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "scigpt.launch.cli", "submit", str(config(tmp_path))]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": str(tmp_path)})
-    assert done.returncode == 2
-    assert "sbatch is not on this machine" in done.stderr
+def test_a_machine_without_slurm_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert code_of("submit", str(config(tmp_path))) == 2
+    assert "sbatch is not on this machine" in capsys.readouterr().err
 
 
 def test_a_run_of_another_configuration_is_not_submitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,42 +235,62 @@ def test_device_hours_count_every_launch(tmp_path: Path) -> None:
     assert (found["devices"], found["restarts"], found["device_hours"]) == (8, 1, 8 * (1 + 2))
 
 
-CLOCK_AHEAD = "import time; real = time.time; time.time = lambda: real() + 60; "
-
-
-def fly(folders: Sequence[Path], *options: str, clocks: Sequence[str] = ("", "")) -> list[tuple[int, str]]:
-    """The check of as many nodes as there are folders: exit code and what each says."""
-    program = "import sys; from scigpt.launch.preflight import main; sys.exit(main(sys.argv[1:]))"
+@pytest.fixture(scope="module")
+def flown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[tuple[int, str]]]]:
+    """The check of two nodes under four conditions: the folder, and by condition the exit code of each node and what it says. Two processes
+    check all of them, one after the other: torch takes longer to import than a check."""
+    folder = tmp_path_factory.mktemp("flown")
+    first = 29600 + os.getpid() % 1000
+    conditions: dict[str, dict[str, Any]] = {
+        "sound": {},
+        "nowhere": {"folder": {1: folder / "nowhere"}},
+        "clock": {"ahead": {1: 60.0}},
+        "devices": {"options": ["--devices", "4"]},
+    }
     flying = []
-    for rank, (folder, clock) in enumerate(zip(folders, clocks, strict=True)):
-        about = {"SLURM_PROCID": str(rank), "SLURM_NTASKS": str(len(folders)), "SLURM_JOB_ID": "5", "OMP_NUM_THREADS": "1"}
-        there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29600 + os.getpid() % 1000), "CUDA_VISIBLE_DEVICES": ""}
-        environment = {**os.environ, **about, **there}
-        command = [sys.executable, "-c", clock + program, str(folder), "--patience", "5", *options]
-        flying.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
-    said = [process.communicate()[1] for process in flying]
-    return [(process.returncode, text) for process, text in zip(flying, said, strict=True)]
+    for rank in (0, 1):
+        flights = [
+            {
+                "port": first + 1000 * i,
+                "ahead": c.get("ahead", {}).get(rank, 0.0),
+                "words": [str(c.get("folder", {}).get(rank, folder)), "--patience", "5", *c.get("options", ())],
+            }
+            for i, c in enumerate(conditions.values())
+        ]
+        about = {"SLURM_PROCID": str(rank), "SLURM_NTASKS": "2", "SLURM_JOB_ID": "5", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **about, "MASTER_ADDR": "127.0.0.1", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, str(Path(__file__).with_name("flying.py")), json.dumps(flights)]
+        flying.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment))
+    out = [process.communicate() for process in flying]
+    assert [said for _, said in out] == ["", ""]
+    zero, one = (json.loads(told) for told, _ in out)
+    return folder, {name: [tuple(zero[i]), tuple(one[i])] for i, name in enumerate(conditions)}
 
 
-def test_preflight_of_sound_nodes_says_nothing(tmp_path: Path) -> None:
-    assert fly([tmp_path, tmp_path]) == [(0, ""), (0, "")]
-    assert list(tmp_path.iterdir()) == []
+Flown = tuple[Path, dict[str, list[tuple[int, str]]]]
 
 
-def test_preflight_names_the_bad_node(tmp_path: Path) -> None:
-    (zero, first), (one, other) = fly([tmp_path, tmp_path / "nowhere"])
+def test_preflight_of_sound_nodes_says_nothing(flown: Flown) -> None:
+    folder, found = flown
+    assert found["sound"] == [(0, ""), (0, "")]
+    assert list(folder.iterdir()) == []
+
+
+def test_preflight_names_the_bad_node(flown: Flown) -> None:
+    folder, found = flown
+    (zero, first), (one, other) = found["nowhere"]
     assert (zero, one, other) == (1, 1, "")
-    assert first == f"scigpt: node 1 cannot write in {tmp_path}/nowhere (No such file or directory)\n"
+    assert first == f"scigpt: node 1 cannot write in {folder}/nowhere (No such file or directory)\n"
 
 
-def test_preflight_compares_the_clocks(tmp_path: Path) -> None:
-    (zero, first), (one, _) = fly([tmp_path, tmp_path], clocks=("", CLOCK_AHEAD))
+def test_preflight_compares_the_clocks(flown: Flown) -> None:
+    (zero, first), (one, _) = flown[1]["clock"]
     assert (zero, one) == (1, 1)
     assert first.startswith("scigpt: node 1 has a clock that is +60.")
 
 
-def test_preflight_blames_the_request_when_all_nodes_have_the_same_fault(tmp_path: Path) -> None:
-    (zero, first), (one, _) = fly([tmp_path, tmp_path], "--devices", "4")
+def test_preflight_blames_the_request_when_all_nodes_have_the_same_fault(flown: Flown) -> None:
+    (zero, first), (one, _) = flown[1]["devices"]
     assert (zero, one) == (2, 2)
     assert first.splitlines() == [f"scigpt: node {i} has 0 of the 4 GPUs asked for" for i in (0, 1)]
 

@@ -49,7 +49,8 @@ def test_the_loss_of_every_corpus_falls(folder: Path) -> None:
             assert last[kind][score] < 0.8 * first[kind][score], (kind, score, first[kind], last[kind])
 
 
-def test_every_corpus_is_scored(folder: Path) -> None:
+def test_every_corpus_is_scored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scigpt.evaluate.evaluate.draw", lambda *_: [])  # pictures take longer than all else; `test_study.py` draws them
     results = evaluate(folder / "whole", split="test", options=Options(windows=8, rollouts=2, steps=4), progress=False)
     assert [c["name"] for c in results["corpora"]] == list(KINDS)
     for corpus in results["corpora"]:

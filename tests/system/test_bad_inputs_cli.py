@@ -3,6 +3,8 @@ good lost. Cases that one module can show alone are in that module's tests."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import resource
 import shutil
@@ -19,18 +21,30 @@ from runs import history, make_corpus, settings, tensors, write
 
 from scigpt.data.corpus import MANIFEST, manifest_bytes
 from scigpt.evaluate.evaluate import CARD
+from scigpt.launch.cli import main
+from scigpt.train.config import load
+from scigpt.train.engine import train
 
 STEPS = 6
 
 
 def scigpt(*words: object, before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own."""
     command = [sys.executable, "-m", "scigpt.launch.cli", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=before)
 
 
-def refused(*words: object, before: Callable[[], None] | None = None) -> str:
+def here(*words: object) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has imported everything already."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as left:
+        main([str(w) for w in words])
+    return subprocess.CompletedProcess(words, int(left.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def refused(*words: object, run: Callable[..., subprocess.CompletedProcess[str]] = here, **more: object) -> str:
     """The sentence with which the program ends; beside it there is only a progress bar."""
-    done = scigpt(*words, before=before)
+    done = run(*words, **more)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     said = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
@@ -46,8 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpus = make_corpus(folder)
     make_grid(folder, "stations", train=3, held_out=1)
     write(settings([corpus], folder / "run", steps=STEPS, checkpoint_every=2, validate_every=STEPS), folder / "c.yaml")
-    done = scigpt("pretrain", folder / "c.yaml")
-    assert done.returncode == 0, done.stderr
+    train(load(folder / "c.yaml"))
     return folder
 
 
@@ -96,7 +109,7 @@ def test_evaluate_refuses_variables_that_the_checkpoint_does_not_know(trained: P
 def test_a_flipped_bit_is_named(damaged: Path) -> None:
     shard = damaged / "toys" / "train-000000.tar"
     key = flip(shard, "values.npy")
-    assert refused("data", "verify", damaged / "toys") == f"{shard}: member {key}.values.npy does not match its sha256"
+    assert refused("data", "verify", damaged / "toys", run=scigpt) == f"{shard}: member {key}.values.npy does not match its sha256"
     for sample in json.loads(shard.with_suffix(".index.json").read_bytes())["samples"]:
         data = bytearray(shard.read_bytes())
         data[sample["members"]["meta.json"]["offset"] + 1] ^= 1
@@ -110,11 +123,11 @@ def test_a_truncated_shard_is_named_and_the_run_begins_once_it_is_mended(damaged
     shard = damaged / "toys" / "train-000000.tar"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1000])
-    told = refused("pretrain", damaged / "c.yaml")
+    told = refused("pretrain", damaged / "c.yaml", run=scigpt)
     assert told.startswith(f"{shard}: has {len(whole) - 1000} bytes, the manifest says {len(whole)} bytes")
     assert not (damaged / "run").exists()
     shard.write_bytes(whole)
-    assert scigpt("pretrain", damaged / "c.yaml").returncode == 0
+    assert here("pretrain", damaged / "c.yaml").returncode == 0
     assert history(damaged / "run") == history(trained / "run")
 
 
@@ -135,7 +148,7 @@ def test_a_checkpoint_that_is_cut_off_is_passed_over_and_without_any_there_is_no
     run = Path(shutil.copytree(trained / "run", tmp_path / "run"))
     for parameters in run.glob("checkpoints/*/model.safetensors"):
         parameters.write_bytes(parameters.read_bytes()[:-1])
-    done = scigpt("evaluate", run)
+    done = here("evaluate", run)
     assert done.returncode == 2
     *warnings, last = done.stderr.splitlines()
     assert len(warnings) == STEPS / 2
@@ -149,10 +162,10 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(damaged: Path, tr
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 
-    told = refused("pretrain", damaged / "c.yaml", before=limit)
+    told = refused("pretrain", damaged / "c.yaml", run=scigpt, before=limit)
     assert told.startswith(f"{damaged / 'run' / 'checkpoints' / 'step-00000002'}: no room to write the checkpoint")
     assert not list((damaged / "run" / "checkpoints").iterdir())
-    assert scigpt("pretrain", damaged / "c.yaml").returncode == 0
+    assert here("pretrain", damaged / "c.yaml").returncode == 0
     assert history(damaged / "run") == history(trained / "run")
     assert tensors(damaged / "run") == tensors(trained / "run")
 
@@ -166,7 +179,9 @@ def test_a_file_that_is_cut_off_or_in_another_unit_becomes_no_corpus(tmp_path: P
         xr.Dataset({"tas": variable}, coordinates).to_netcdf(tmp_path / f"{unit}.nc", engine="netcdf4")
     (tmp_path / "K.nc").write_bytes((tmp_path / "K.nc").read_bytes()[:20_000])
     for name, word in (("K.nc", "truncated"), ("kg.nc", "kg")):
-        told = refused("data", "prepare", "cmip6", "--input", tmp_path / name, "--out", tmp_path / "out")
+        told = refused(
+            "data", "prepare", "cmip6", "--input", tmp_path / name, "--out", tmp_path / "out", run=scigpt if name == "K.nc" else here
+        )
         assert name in told
         assert word in told
     assert {p.name for p in tmp_path.iterdir()} == {"K.nc", "kg.nc"}

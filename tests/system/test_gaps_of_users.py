@@ -71,8 +71,12 @@ def test_nan_becomes_invalid(made: tuple[Path, np.ndarray]) -> None:
     assert seen == FRAMES - 4, "two frames are left out between splits"
 
 
-def test_a_variable_without_values_trains_without_nan(made: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+def test_a_variable_without_values_trains_without_nan(
+    made: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     path, _ = made
+    if "only late" in request.node.name:  # pictures take longer than all else; those of the other case are drawn
+        monkeypatch.setattr("scigpt.evaluate.evaluate.draw", lambda *_: [])
     summary = train(config([path], tmp_path / "run", steps=30))
     assert summary["skipped_steps"] == 0
     seen = lines(tmp_path / "run")

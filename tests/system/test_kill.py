@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from runs import history, ledger, make_corpus, settings, tensors, write
 
+from scigpt.train.config import load
+from scigpt.train.engine import train
+
 STEPS = 60
 
 
@@ -24,10 +27,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def configuration(folder: Path, run: Path, mlflow: bool = False) -> Path:
+    data = settings([folder / "toys", folder / "wide"], run, steps=STEPS, checkpoint_every=4, keep=2)
+    return write(data | {"report": {"mlflow": mlflow}}, run.with_suffix(".yaml"))
+
+
 def start(folder: Path, run: Path) -> subprocess.Popen[bytes]:
     """The command as a user gives it."""
-    data = settings([folder / "toys", folder / "wide"], run, steps=STEPS, checkpoint_every=4, keep=2)
-    file = write(data | {"report": {"mlflow": True}}, run.with_suffix(".yaml"))
+    file = configuration(folder, run, mlflow=True)
     command = [sys.executable, "-m", "scigpt.launch.cli", "pretrain", str(file), "--json"]
     with open(run.with_suffix(".log"), "ab") as log:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
@@ -58,7 +65,7 @@ def strike(folder: Path, run: Path, step: int, delay: float, number: signal.Sign
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Path:
     """A run that nothing disturbed."""
-    summary = finish(folder, folder / "whole")
+    summary = train(load(configuration(folder, folder / "whole")))
     assert (summary["status"], summary["step"], summary["resumed_from_step"]) == ("finished", STEPS, None)
     return folder / "whole"
 

@@ -44,7 +44,8 @@ def left(*words: object) -> int:
     return int(caught.value.code or 0)
 
 
-def test_it_is_scored_and_never_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_scored_and_never_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scigpt.evaluate.evaluate.draw", lambda *_: [])  # pictures take longer than all else; `test_study.py` draws them
     train = make_corpus(tmp_path)
     held = convert(Benchmark(options=Benchmark.Options(samples=4, frames=8)), tmp_path / "benchmark", progress=False)
     corpus = Corpus.open(held)

@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 from jobs import finish, log, wait_for
-from runs import history, ledger, lines, settings, write
+from runs import config, history, ledger, lines, settings, write
+
+from scigpt.train.engine import train
 
 STEPS = 600
+OPTIONS = {"steps": STEPS, "validate_every": STEPS, "checkpoint_every": 50}
 
 
 class Server:
@@ -63,10 +66,9 @@ class Server:
         return {m.step: m.value for m in MlflowClient(self.uri).get_metric_history(run_id, "loss")}
 
 
-def start(corpora: list[Path], run: Path, uri: str | None, **train: Any) -> subprocess.Popen[bytes]:
-    report = {"mlflow": uri is not None, "tracking_uri": uri, "experiment": run.parent.name}
-    options = {"steps": STEPS, "validate_every": STEPS, "checkpoint_every": 50} | train
-    file = write(settings(corpora, run, **options) | {"report": report}, run.with_suffix(".yaml"))
+def start(corpora: list[Path], run: Path, uri: str) -> subprocess.Popen[bytes]:
+    report = {"mlflow": True, "tracking_uri": uri, "experiment": run.parent.name}
+    file = write(settings(corpora, run, **OPTIONS) | {"report": report}, run.with_suffix(".yaml"))
     with open(run.with_suffix(".log"), "ab") as out:
         command = [sys.executable, "-m", "scigpt.launch.cli", "pretrain", str(file), "--json"]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=out)
@@ -76,7 +78,7 @@ def start(corpora: list[Path], run: Path, uri: str | None, **train: Any) -> subp
 def whole(corpora: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run without MLflow."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    finish(start(corpora, run, None), run)
+    train(config(corpora, run, **OPTIONS))
     return run
 
 

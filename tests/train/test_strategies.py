@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from jobs import pretrain
+from jobs import pretrain, written
 from runs import history, ledger, lines, tensors
+from spawned import spawn
 
 from scigpt.train.checkpoint import newest
 
@@ -29,6 +32,28 @@ def alone(corpora: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path
     return run
 
 
+@pytest.fixture(scope="module")
+def many(corpora: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs one after the other in one job of two processes: of FSDP2, in several micro-batches; of DDP, with a width still to be told."""
+    folder = tmp_path_factory.mktemp("many")
+    runs: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "bf16": {"precision": "bf16", "steps": 8},
+        "again": {"activation_checkpointing": True, "micro_batch": None},
+    }
+    plan = [
+        {"config": str(written(corpora, folder / name, **{"groups": 2, "micro_batch": 1, **train})), "overrides": ["strategy=fsdp2"]}
+        for name, train in runs.items()
+    ]
+    plain = {"config": str(written(corpora, folder / "wide")), "copy": str(folder / "wide-begun"), "step": 5}
+    words = ["strategy=ddp", "data.data_width=null"]
+    plan.append({"config": plain["config"], "overrides": [*words, f"run={folder / 'wide-begun'}", "train.steps=5"]})
+    plan.append({**plain, "overrides": [*words, "train.steps=10"]})
+    (folder / "plan.json").write_text(json.dumps(plan))
+    spawn("zero_worker.py", [str(folder / "plan.json")], folder)
+    return folder
+
+
 def assert_close(a: Path, b: Path, rel: float) -> None:
     assert ledger(a) == ledger(b)
     for key in ("loss", "grad_norm"):
@@ -46,7 +71,11 @@ def assert_close(a: Path, b: Path, rel: float) -> None:
             assert lines(a)[step]["validation"][corpus] == pytest.approx(scores, rel=10 * rel)
 
 
-@pytest.mark.parametrize("kind", ["ddp x2", "fsdp2 x2", *(pytest.param(k, marks=pytest.mark.drill) for k in list(MANY)[2:])])
+def test_a_run_of_fsdp2_is_the_run_of_one(alone: Path, many: Path) -> None:
+    assert_close(many / "plain", alone, 2e-6)
+
+
+@pytest.mark.parametrize("kind", ["ddp x2", *(pytest.param(k, marks=pytest.mark.drill) for k in list(MANY)[1:])])
 def test_a_run_of_many_is_the_run_of_one(corpora: list[Path], alone: Path, tmp_path: Path, kind: str) -> None:
     """Groups in several micro-batches: gradients are summed up before they are exchanged."""
     summary = pretrain(corpora, tmp_path / "run", MANY[kind], groups=2, micro_batch=1)
@@ -61,22 +90,30 @@ def test_one_process_of_a_strategy_for_many_is_the_single_one(corpora: list[Path
     assert tensors(tmp_path / "run") == tensors(alone)
 
 
-@pytest.mark.parametrize("kind", ["fsdp2 x2", pytest.param("ddp x2", marks=pytest.mark.drill)])
-def test_bfloat16(corpora: list[Path], tmp_path: Path, kind: str) -> None:
+def test_bfloat16(corpora: list[Path], many: Path, tmp_path: Path) -> None:
     """The rounding of the products may differ, their sums are float32: one step apart by far less than bfloat16's 0.4 %."""
     pretrain(corpora, tmp_path / "one", precision="bf16", groups=2, steps=8)
-    pretrain(corpora, tmp_path / "two", MANY[kind], precision="bf16", groups=2, micro_batch=1, steps=8)
-    one, two = ([line["loss"] for line in lines(tmp_path / name)] for name in ("one", "two"))
-    assert two == pytest.approx(one, rel=2e-3)
-    assert two != one
+    assert_rounded_alike(many / "bf16", tmp_path / "one")
 
 
-def test_activation_checkpointing_changes_no_bit(corpora: list[Path], alone: Path, tmp_path: Path) -> None:
+@pytest.mark.drill
+def test_bfloat16_of_ddp(corpora: list[Path], tmp_path: Path) -> None:
+    pretrain(corpora, tmp_path / "one", precision="bf16", groups=2, steps=8)
+    pretrain(corpora, tmp_path / "two", MANY["ddp x2"], precision="bf16", groups=2, micro_batch=1, steps=8)
+    assert_rounded_alike(tmp_path / "two", tmp_path / "one")
+
+
+def assert_rounded_alike(two: Path, one: Path) -> None:
+    found, expected = ([line["loss"] for line in lines(run)] for run in (two, one))
+    assert found == pytest.approx(expected, rel=2e-3)
+    assert found != expected
+
+
+def test_activation_checkpointing_changes_no_bit(corpora: list[Path], alone: Path, many: Path, tmp_path: Path) -> None:
     pretrain(corpora, tmp_path / "run", groups=2, activation_checkpointing=True)
     assert history(tmp_path / "run") == history(alone)
     assert tensors(tmp_path / "run") == tensors(alone)
-    pretrain(corpora, tmp_path / "two", MANY["fsdp2 x2"], groups=2, activation_checkpointing=True)
-    assert_close(tmp_path / "two", alone, 2e-6)
+    assert_close(many / "again", alone, 2e-6)
 
 
 @pytest.mark.drill
@@ -97,9 +134,7 @@ def test_a_job_that_the_groups_cannot_be_shared_by_is_refused_once(corpora: list
     assert not (tmp_path / "run").exists()
 
 
-def test_the_width_of_the_data_is_that_of_the_first_launch(corpora: list[Path], tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    pretrain(corpora, run, ("data.data_width=null", *MANY["ddp x2"]), steps=5)
-    assert "data_width: 2" in (run / "config.yaml").read_text()
-    assert pretrain(corpora, run, ("data.data_width=null",), steps=10)["resumed_from_step"] == 5
-    assert "data_width: 2" in (run / "config.yaml").read_text()
+def test_the_width_of_the_data_is_that_of_the_first_launch(many: Path) -> None:
+    assert "data_width: 2" in (many / "wide-begun" / "config.yaml").read_text()
+    assert json.loads((many / "wide.json").read_text())["resumed_from_step"] == 5
+    assert "data_width: 2" in (many / "wide" / "config.yaml").read_text()

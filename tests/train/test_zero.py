@@ -187,6 +187,7 @@ def test_compiled_blocks(alone: Path, corpora: list[Path], folder: Path, stage: 
     assert_close(folder / f"compiled{stage}", alone)
 
 
+@pytest.mark.drill
 def test_one_process_alone(corpora: list[Path], alone: Path, folder: Path) -> None:
     pretrain(corpora, folder / "zero3 x1", zero(3), **PLAIN)
     assert_close(folder / "zero3 x1", alone)

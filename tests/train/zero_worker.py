@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -91,6 +92,7 @@ def updates(made: Trainer, processes: Processes, refuse: bool) -> dict[str, Any]
 
 
 def main(plan: Sequence[dict[str, Any]]) -> None:
+    logging.getLogger("scigpt").addHandler(logging.StreamHandler())  # as the command line does
     torch.set_num_threads(1)
     with Preemption() as preemption, Processes.join(600) as job:
         assert job.store is not None
@@ -106,7 +108,9 @@ def main(plan: Sequence[dict[str, Any]]) -> None:
                     told = updates(made, processes, item["refuse"])
                     Path(f"{config.run}.{processes.rank}.json").write_text(json.dumps(told))
                 else:
-                    made.fit()
+                    summary = made.fit()
+                    if processes.first:
+                        Path(f"{config.run}.json").write_text(json.dumps(summary))
 
 
 if __name__ == "__main__":
