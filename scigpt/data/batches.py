@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scigpt.data.normalize import Scales
+from scigpt.data.normalize import Scales, which
 from scigpt.data.patching import Extent, choose_patch
 from scigpt.data.sample import Layout, Sample
 from scigpt.errors import UserError
@@ -103,7 +103,9 @@ def collate(samples: Sequence[Sample], scales: Scales, corpus: str = "", patch: 
     if len(first.time) < 2:
         raise UserError(f"corpus {corpus!r}: a window of {len(first.time)} frame has nothing to predict; at least 2 frames are needed")
     valid = torch.from_numpy(np.stack([s.valid for s in samples]))
-    values = torch.where(valid, torch.from_numpy(np.stack([s.values for s in samples])), 0.0)
+    values = torch.from_numpy(np.stack([s.values for s in samples]))
+    if not valid.all():
+        values = torch.where(valid, values, 0.0)
     seconds = torch.from_numpy(np.stack([s.time.seconds for s in samples]))
     names = tuple(sorted({n for s in samples for n in s.coefficients}))
     coefficients = torch.tensor([[s.coefficients.get(n, 0.0) for n in names] for s in samples], dtype=torch.float32)
@@ -134,8 +136,7 @@ def collate(samples: Sequence[Sample], scales: Scales, corpus: str = "", patch: 
 
 def target_weight(batch: Batch) -> Tensor:
     """What each target counts, float32 `(B, T-1, C, Z, Y, X)`: its area where it is valid and of a predicted variable, else 0."""
-    predicted = torch.tensor([v.predicted for v in batch.layout.variables], device=batch.valid.device).view(1, 1, -1, 1, 1, 1)
-    return batch.weight * (batch.valid[:, 1:] & predicted)
+    return batch.weight * (batch.valid[:, 1:] & which((v.predicted for v in batch.layout.variables), batch.valid))
 
 
 def steps_of(seconds: Tensor) -> Tensor:

@@ -9,13 +9,14 @@ at `t`. Nothing at frame `t` depends on a later frame, except forcings, which ar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from scigpt.data.constant import vector
 from scigpt.data.sample import Layout
 from scigpt.data.variables import QUANTITIES, Quantity
 from scigpt.errors import UserError
@@ -124,7 +125,12 @@ _INVERSES = {"log1p": lambda v, s: torch.expm1(v) * s, "asinh": lambda v, s: tor
 
 
 def _channels(numbers: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(numbers, dtype=like.dtype, device=like.device).view(1, 1, -1, 1, 1, 1)
+    return vector(numbers, like.dtype, like.device).view(1, 1, -1, 1, 1, 1)
+
+
+def which(channels: Iterable[bool], like: Tensor) -> Tensor:
+    """Yes or no by channel, to be spread over a field `(B, T, C, Z, Y, X)`."""
+    return vector(channels, torch.bool, like.device).view(1, 1, -1, 1, 1, 1)
 
 
 def _per_channel(values: Tensor, transform: tuple[tuple[str, float], ...], functions: Mapping[str, Any]) -> Tensor:
@@ -176,7 +182,7 @@ def normalize(batch: Batch, past: Past | None = None) -> Normalized:
     """Normalise a batch of T frames for the prediction of its frames `1 .. T-1`; `past` is of the frames before them."""
     layout, scales = batch.layout, batch.scales
     roles = [v.role for v in layout.variables]
-    given = torch.tensor([r != "diagnostic" for r in roles], device=batch.values.device).view(1, 1, -1, 1, 1, 1)
+    given = which((r != "diagnostic" for r in roles), batch.values)
     ahead = [r == "forcing" for r in roles]
     valid = batch.valid & given
     everything = torch.where(batch.valid, scales.forward(torch.where(batch.valid, batch.values, 0.0)), 0.0)
@@ -193,14 +199,14 @@ def normalize(batch: Batch, past: Past | None = None) -> Normalized:
         earlier = torch.where(there, (z[:, 0] - past.z)[:, None], 0.0)
     before, paired = torch.cat([earlier, steps[:, :-1]], 1), torch.cat([there, both[:, :-1]], 1)
     if any(ahead):
-        select = torch.tensor(ahead, device=z.device).view(1, 1, -1, 1, 1, 1)
+        select = which(ahead, z)
         before, paired = torch.where(select, steps, before), torch.where(select, both, paired)
 
     sums = (None, None) if past is None else (past.values, past.steps)
     amplitude, values = _prefix_rms(now, known, batch.weight, torch.ones(len(roles), device=z.device), sums[0])
     if layout.steady:
         amplitude = _steady_amplitude(amplitude, roles, scales.steady_ratio, known.flatten(3).any(-1))
-    typical = torch.tensor(scales.increment, dtype=z.dtype, device=z.device)
+    typical = vector(scales.increment, z.dtype, z.device)
     moving = typical > 0
     typical = torch.where(moving, typical, 1.0)
     size, increments = _prefix_rms(before, paired, batch.weight, typical, sums[1])
@@ -210,7 +216,7 @@ def normalize(batch: Batch, past: Past | None = None) -> Normalized:
 
     # a diagnostic variable is never given, so it is predicted directly in units of the corpus
     base, unit = z[:, :-1], torch.where(valid[:, :-1], wide(size), wide(amplitude))
-    predicted = torch.tensor([v.predicted for v in layout.variables], device=z.device).view(1, 1, -1, 1, 1, 1)
+    predicted = which((v.predicted for v in layout.variables), z)
     mask = batch.valid[:, 1:] & predicted
     return Normalized(
         value=now / wide(amplitude),
@@ -230,7 +236,7 @@ def _ahead(z: Tensor, valid: Tensor, ahead: list[bool]) -> tuple[Tensor, Tensor]
     """Frames 0..T-2, for forcings frames 1..T-1."""
     if not any(ahead):
         return z[:, :-1], valid[:, :-1]
-    select = torch.tensor(ahead, device=z.device).view(1, 1, -1, 1, 1, 1)
+    select = which(ahead, z)
     return torch.where(select, z[:, 1:], z[:, :-1]), torch.where(select, valid[:, 1:], valid[:, :-1])
 
 
@@ -256,5 +262,5 @@ def _steady_amplitude(amplitude: Tensor, roles: Sequence[str], ratio: float, see
         squares = squares + torch.where(seen[..., c], amplitude[..., c].square(), 0.0)
         count = count + seen[..., c]
     size = (squares / count.clamp(min=1.0)).sqrt()[..., None]
-    inputs = torch.tensor([c in given for c in range(len(roles))], device=amplitude.device)
+    inputs = vector((c in given for c in range(len(roles))), torch.bool, amplitude.device)
     return torch.where(inputs | seen | (count == 0)[..., None], amplitude, ratio * size)

@@ -277,7 +277,7 @@ class ShardReader:
         if version != SCHEMA_VERSION:
             raise UserError(f"{sidecar}: schema version {version}, expected {SCHEMA_VERSION}; make the corpus again with this version")
         self._map: mmap.mmap | None = None
-        self._described = functools.lru_cache(maxsize=4)(self._describe)  # the windows of a long sample parse its meta once
+        self._described = functools.lru_cache(maxsize=32)(self._describe)  # the windows of a long sample parse its meta once
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ShardReader, (self.path,)
@@ -313,7 +313,8 @@ class ShardReader:
             values = stored.astype(np.float32)
         else:
             values = _unpack(stored, scale, offset)
-            values[~valid] = 0
+            if not valid.all():
+                values[~valid] = 0
         return replace(
             whole,
             values=values,

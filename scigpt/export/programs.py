@@ -213,7 +213,7 @@ def _example(inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 def _traced(program: Step, example: Mapping[str, Tensor]) -> ExportedProgram:
     """The program as a graph, without its example and without the places of this machine's code."""
     batch = program.batch(*(example.get(n) for n in NAMES))  # type: ignore[arg-type]
-    # run once before: what `scigpt.model.constant` keeps must be made of numbers, not of what stands for them in a trace
+    # run once before: what `scigpt.data.constant` keeps must be made of numbers, not of what stands for them in a trace
     if not program.model(batch).distribution.relative:
         head = program.model.config.head
         raise UserError(f"the head {head} does not forecast fields, so no program can be made of it; export with --format safetensors")

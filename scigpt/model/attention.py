@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from scigpt.data.constant import constant
 from scigpt.data.patching import Extent
 from scigpt.errors import UserError
-from scigpt.model.constant import constant
 from scigpt.model.parametrization import residual_spread
 
 Kernel = Literal["sdpa", "flash"]
+KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+HOPPER = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""From the fastest on: there cuDNN is 1.5 times as fast as torch's FlashAttention 2 at 128 channels a head."""
+MASKED = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""With a mask, cuDNN's backward pass has given NaN at some lengths (pytorch#196678), and FlashAttention takes none."""
 
 _SHATTERED = 64
 """Windows smaller than this part of the limit are not used."""
@@ -34,7 +41,20 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causa
         # autocast on a GPU leaves normed queries and keys in float32
         q, k, v = (t.to(v.dtype).transpose(1, 2) for t in (q, k, v))
         return flash_attention()(q, k, v, causal=causal).transpose(1, 2)
+    if mask is not None and q.is_cuda:
+        with sdpa_kernel(MASKED):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
+
+
+def preferred_kernels() -> AbstractContextManager[object]:
+    """Context of training: on a Hopper GPU, torch's kernels in the order of `HOPPER`; elsewhere torch's own choice.
+
+    It is around the loop and not in `attention`: within a compiled graph it would keep the graph out of the compiler's cache on disk
+    (pytorch#194007), and the backward pass of a checkpointed block must choose as the forward pass did.
+    """
+    hopper = torch.cuda.is_available() and torch.version.hip is None and torch.cuda.get_device_capability()[0] == 9
+    return sdpa_kernel(HOPPER, set_priority=True) if hopper else nullcontext()
 
 
 def flash_attention() -> Callable[..., Tensor]:
@@ -47,13 +67,13 @@ def flash_attention() -> Callable[..., Tensor]:
 
 
 def rotate(x: Tensor, phases: Tensor) -> Tensor:
-    """Rotary positions: pairs of the last axis turned by `phases` (see `scigpt.model.positions.phases`), broadcast over the axes before."""
-    if not phases.is_complex():
+    """Rotary positions: pairs of the last axis turned by `phases` (cosine and sine on a last axis of 2), broadcast over the axes before."""
+    if torch.compiler.is_compiling():  # neither inductor nor ONNX writes code for complex numbers; uncompiled they take half the time
         real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
         cosine, sine = phases.unbind(-1)
         return torch.stack([real * cosine - imaginary * sine, real * sine + imaginary * cosine], -1).flatten(-2).to(x.dtype)
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs * phases).flatten(-2).to(x.dtype)
+    return torch.view_as_real(pairs * torch.view_as_complex(phases)).flatten(-2).to(x.dtype)
 
 
 class Projections(nn.Module):
@@ -71,7 +91,7 @@ class Projections(nn.Module):
         self.spread = {"qkv.weight": width**-0.5, "out.weight": residual_spread(depth, width)}
 
     def split(self, x: Tensor, phases: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`(..., N, D)` to rotated q, k and v `(..., N, H, d)`; phases `(..., N, 1, d/2)` complex."""
+        """`(..., N, D)` to rotated q, k and v `(..., N, H, d)`; phases `(..., N, 1, d/2, 2)`."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         return rotate(self.query_norm(q), phases), rotate(self.key_norm(k), phases), v
 
@@ -79,27 +99,25 @@ class Projections(nn.Module):
 class SpaceAttention(Projections):
     """Attention among the tokens of one frame: all of them, or those of a window and one summary of every window.
 
-    Windows tile the token grid exactly (`choose_window`); every second block shifts them by half, so that what is near in one block is
-    at the border in the next. The summaries are the mean keys and values of each window: no parameters, and no region is out of sight.
+    Windows tile the token grid exactly (`choose_window`). The summaries are the mean keys and values of each window: no parameters, and
+    no region is out of sight.
     """
 
-    def forward(self, x: Tensor, phases: Tensor, grid: Extent, window: Extent | None, shifted: bool) -> Tensor:
-        """`x` `(B, T, N, D)`, phases `(1 or B, 1, N, 1, d/2)`; `window` in tokens, None for full attention."""
+    def forward(self, x: Tensor, phases: Tensor, grid: Extent, window: Extent | None) -> Tensor:
+        """`x` `(B, T, N, D)`, phases `(1 or B, 1, N, 1, d/2, 2)`; `window` in tokens, None for full attention."""
         b, t, n, d = x.shape
         q, k, v = (y.transpose(2, 3) for y in self.split(x, phases))  # (B, T, H, N, d)
         if window is None:
             y = attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), kernel=self.kernel)
             y = y.unflatten(0, (b, t)).transpose(2, 3)
         else:
-            y = self._windowed(q, k, v, grid, window, shifted)
+            y = self._windowed(q, k, v, grid, window)
         return self.out(y.reshape(b, t, n, d))
 
-    def _windowed(self, q: Tensor, k: Tensor, v: Tensor, grid: Extent, window: Extent, shifted: bool) -> Tensor:
+    def _windowed(self, q: Tensor, k: Tensor, v: Tensor, grid: Extent, window: Extent) -> Tensor:
         b, t, h, n, d = q.shape
-        shift = tuple(w // 2 if shifted and w < g else 0 for g, w in zip(grid, window, strict=True))
 
         def cut(y: Tensor) -> Tensor:  # (B T, windows, H, tokens of a window, d)
-            y = torch.roll(y.reshape(b * t, h, *grid, d), tuple(-s for s in shift), (2, 3, 4))
             y = y.reshape(b * t, h, grid[0] // window[0], window[0], grid[1] // window[1], window[1], grid[2] // window[2], window[2], d)
             return y.permute(0, 2, 4, 6, 1, 3, 5, 7, 8).reshape(b * t, -1, h, math.prod(window), d)
 
@@ -112,16 +130,31 @@ class SpaceAttention(Projections):
 
         y = attention(q.flatten(0, 1), with_summaries(k).flatten(0, 1), with_summaries(v).flatten(0, 1), kernel=self.kernel)
         y = y.reshape(b * t, *(g // w for g, w in zip(grid, window, strict=True)), h, *window, d)
-        y = y.permute(0, 4, 1, 5, 2, 6, 3, 7, 8).reshape(b * t, h, *grid, d)
-        y = torch.roll(y, shift, (2, 3, 4))
+        y = y.permute(0, 4, 1, 5, 2, 6, 3, 7, 8)
         return y.reshape(b, t, h, n, d).transpose(2, 3)
+
+
+def half_window(grid: Extent, window: Extent | None) -> Extent:
+    """What the tokens move by before every second block, so that what is near in one block is at the border of a window in the next."""
+    z, y, x = (0 if window is None or window[axis] == grid[axis] else window[axis] // 2 for axis in range(3))
+    return -z, -y, -x
+
+
+def opposite(turn: Extent) -> Extent:
+    z, y, x = turn
+    return -z, -y, -x
+
+
+def moved(tokens: Tensor, grid: Extent, by: Extent) -> Tensor:
+    """Tokens `(B, T, N, ...)` rolled around along the axes of their grid."""
+    return tokens.unflatten(2, grid).roll(by, (2, 3, 4)).flatten(2, 4)
 
 
 class TimeAttention(Projections):
     """Causal attention of each token over its own past, at most `reach` frames back."""
 
     def forward(self, x: Tensor, phases: Tensor, reach: int, memory: Memory | None = None) -> Tensor:
-        """`x` `(B, T, N, D)`, phases `(1 or B, T, 1, 1, d/2)`; `memory` holds the frames before and takes in these."""
+        """`x` `(B, T, N, D)`, phases `(1 or B, T, 1, 1, d/2, 2)`; `memory` holds the frames before and takes in these."""
         b, t, n, d = x.shape
         q, k, v = (y.permute(0, 2, 3, 1, 4).flatten(0, 1) for y in self.split(x, phases))  # (B N, H, T, d)
         if memory is not None:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scigpt.data.batches import Batch
+from scigpt.data.constant import vector
 from scigpt.data.normalize import Normalized, Past, normalize
 from scigpt.data.patching import Extent, token_count, token_grid
 from scigpt.data.sample import Layout
 from scigpt.errors import UserError
-from scigpt.model.attention import Kernel, Memory, SpaceAttention, TimeAttention, choose_window
+from scigpt.model.attention import Kernel, Memory, SpaceAttention, TimeAttention, choose_window, half_window, moved, opposite
 from scigpt.model.conditions import Conditions, Modulation
 from scigpt.model.heads import Distribution, HeadShape, build_head
 from scigpt.model.initial import Initial
@@ -217,7 +218,6 @@ class Block(nn.Module):
         when: Tensor,
         grid: Extent,
         window: Extent | None,
-        shifted: bool,
         reach: int,
         memory: Memory | None = None,
     ) -> Tensor:
@@ -227,9 +227,9 @@ class Block(nn.Module):
         within the block, so that a strategy that gathers the block's parameters has them at hand).
         """
         if self.recompute and torch.is_grad_enabled():
-            arguments = (x, shared, where, when, grid, window, shifted, reach)
+            arguments = (x, shared, where, when, grid, window, reach)
             return checkpoint(self._forward, *arguments, use_reentrant=False, preserve_rng_state=False)
-        return self._forward(x, shared, where, when, grid, window, shifted, reach, memory)
+        return self._forward(x, shared, where, when, grid, window, reach, memory)
 
     def _forward(
         self,
@@ -239,12 +239,11 @@ class Block(nn.Module):
         when: Tensor,
         grid: Extent,
         window: Extent | None,
-        shifted: bool,
         reach: int,
         memory: Memory | None = None,
     ) -> Tensor:
         share = self.share
-        x = torch.add(x, self.space(self.space_norm(x, shared[:, :, 0]), where, grid, window, shifted), alpha=share)
+        x = torch.add(x, self.space(self.space_norm(x, shared[:, :, 0]), where, grid, window), alpha=share)
         x = torch.add(x, self.time(self.time_norm(x, shared[:, :, 1]), when, reach, memory), alpha=share)
         gate, up = self.gate_up(self.mlp_norm(x, shared[:, :, 2])).chunk(2, -1)
         return torch.add(x, self.down(F.silu(gate) * up), alpha=share)
@@ -317,9 +316,13 @@ class SciGPT(nn.Module):
         if cache is not None:
             cache.blocks = cache.blocks or [Memory() for _ in self.blocks]
             cache.frames, cache.past = cache.frames + x.shape[1], fields.past
+        turn = half_window(grid, window)  # out here: windows that never move make all blocks one compiled graph
         for i, block in enumerate(self.blocks):
-            memory = None if cache is None else cache.blocks[i]
-            x = block(x, shared, where, when, grid, window, i % 2 == 1, self.config.reach, memory)
+            if i and any(turn):
+                x, where, turn = moved(x, grid, turn), moved(where, grid, turn), opposite(turn)
+            x = block(x, shared, where, when, grid, window, self.config.reach, None if cache is None else cache.blocks[i])
+        if any(turn) and len(self.blocks) % 2 == 0:
+            x = moved(x, grid, turn)
         x = self.final_norm(x, self.final_modulate(condition).unflatten(-1, (2, -1)))
         return Prediction(self.head(x, batch, rows), fields, batch)
 
@@ -330,8 +333,7 @@ class SciGPT(nn.Module):
         if unknown:
             raise UserError(f"the model does not know the coefficient {unknown[0]}; it was trained on {', '.join(order) or 'none'}")
         known = [self.vocabulary.coefficients[n] for n in batch.coefficient_names]
-        center = torch.tensor([c for c, _ in known], device=batch.coefficients.device)
-        spread = torch.tensor([s for _, s in known], device=batch.coefficients.device)
+        center, spread = (vector((pair[i] for pair in known), torch.float32, batch.coefficients.device) for i in (0, 1))
         # a model without coefficients has one row all the same, before the added ones
         skipped = int(self.known_coefficients == 0)
         return tuple(order[n] + skipped for n in batch.coefficient_names), center, spread

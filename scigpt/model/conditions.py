@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scigpt.data.batches import Batch
+from scigpt.data.constant import at, constant, vector
 from scigpt.data.patching import token_grid
 from scigpt.data.sample import SPACE_AXES, BoundaryKind, Geometry, Layout
-from scigpt.model.constant import constant
 from scigpt.model.positions import COORDINATE_FEATURES, coordinate_features
 from scigpt.model.tokenizer import add_rows, pool, rows_of
 
@@ -63,10 +63,10 @@ class Conditions(nn.Module):
 
     def forward(self, batch: Batch, index: tuple[int, ...], center: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
         """The two of them. `index`, `center` and `spread` `(K,)`: row and pooled statistics of each coefficient of the batch."""
-        features = self.layout(layout_features(batch.layout).to(self.sides.device)) + self.clock(clock_features(batch))
+        features = self.layout(at(layout_features(batch.layout), self.sides.device)) + self.clock(clock_features(batch))
         # the sum over no coefficients keeps every parameter in the graph of every batch
         table = rows_of(self, "coefficient")
-        rows = table[list(index)]
+        rows = table[vector(index, torch.int64, table.device)]
         told = torch.where(batch.known, (batch.coefficients - center) / spread, 0.0)
         named = torch.einsum("bk,kd->bd", told, rows[:, 0]) + torch.einsum("bk,kd->bd", batch.known.float(), rows[:, 1])
         return self.mix(features + named[:, None] + 0.0 * table.sum()), self._tokens(batch)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from scigpt.data.batches import Batch
+from scigpt.data.constant import at, constant
 from scigpt.data.patching import Extent, token_grid
 from scigpt.data.sample import SPACE_AXES, Layout
-from scigpt.model.constant import constant
 
 HIGHEST = math.pi / 8
 """Radians per grid point of the fastest rotation: half a turn over a patch of 8 points."""
@@ -19,6 +19,7 @@ POINTS_PER_DEGREE = 4.0
 """Stations are placed as on a grid of a quarter degree."""
 
 
+@constant
 def frequencies(count: int, period: float | None) -> Tensor:
     """`count` rotations in radians per grid point, fast to slow; on a periodic axis the nearest whole numbers of turns per `period`."""
     rates = torch.logspace(math.log10(HIGHEST), math.log10(LOWEST), count, dtype=torch.float64)
@@ -40,16 +41,11 @@ def turns(angle: Tensor) -> Tensor:
     return torch.stack([angle.cos(), angle.sin()], -1).float()
 
 
-def phases(unit: Tensor) -> Tensor:
-    """`turns` as complex numbers; as they are in a program that is exported, for ONNX has no complex numbers."""
-    return unit if torch.compiler.is_exporting() else torch.view_as_complex(unit)
-
-
 def space_phases(batch: Batch, pairs: int) -> Tensor:
-    """Phases of the tokens of a frame `(1 or B, 1, N, 1, pairs)`."""
+    """Phases of the tokens of a frame, cosine and sine: `(1 or B, 1, N, 1, pairs, 2)`."""
     if batch.layout.geometry == "points":
-        return phases(_points(batch, pairs))
-    return phases(_grid(batch.layout, batch.patch, pairs).to(batch.values.device).view(1, 1, -1, 1, pairs, 2))
+        return _points(batch, pairs)
+    return at(_grid(batch.layout, batch.patch, pairs), batch.values.device).view(1, 1, -1, 1, pairs, 2)
 
 
 @constant
@@ -76,8 +72,8 @@ def _points(batch: Batch, pairs: int) -> Tensor:
     angle = torch.cat(
         [
             torch.zeros(*latitude.shape, z, dtype=torch.float64, device=device),
-            latitude[..., None] * frequencies(y, None).to(device),
-            longitude[..., None] * frequencies(x, 360.0 * POINTS_PER_DEGREE).to(device),
+            latitude[..., None] * at(frequencies(y, None), device),
+            longitude[..., None] * at(frequencies(x, 360.0 * POINTS_PER_DEGREE), device),
         ],
         -1,
     )
@@ -85,10 +81,14 @@ def _points(batch: Batch, pairs: int) -> Tensor:
 
 
 def time_phases(frames: int, pairs: int, device: torch.device, first: int = 0) -> Tensor:
-    """Phases of the frames `(1, T, 1, 1, pairs)` from frame `first` on: one frame turns the fastest pair by a quarter."""
+    """Phases of the frames `(1, T, 1, 1, pairs, 2)` from frame `first` on: one frame turns the fastest pair by a quarter."""
+    return at(_times(frames, pairs, first), device).view(1, frames, 1, 1, pairs, 2)
+
+
+@constant
+def _times(frames: int, pairs: int, first: int) -> Tensor:
     rates = torch.logspace(math.log10(math.pi / 2), math.log10(2 * math.pi / 512), pairs, dtype=torch.float64)
-    angle = torch.outer(torch.arange(first, first + frames, dtype=torch.float64), rates)
-    return phases(turns(angle).to(device).view(1, frames, 1, 1, pairs, 2))
+    return turns(torch.outer(torch.arange(first, first + frames, dtype=torch.float64), rates))
 
 
 COORDINATE_FEATURES = 14

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scigpt.data.constant import at, constant, vector
 from scigpt.data.normalize import Normalized
 from scigpt.data.patching import Extent, token_grid
 from scigpt.data.sample import LEVEL_UNITS, Boundary, Layout, Level
-from scigpt.model.constant import constant
 
 MODES: tuple[Extent, ...] = tuple(
     sorted(
@@ -84,7 +84,7 @@ class LevelGain(nn.Module):
 
     def forward(self, layout: Layout) -> Tensor:
         """`(C, D)`."""
-        features = level_features(tuple(v.level for v in layout.variables)).to(self.weight.device)
+        features = at(level_features(tuple(v.level for v in layout.variables)), self.weight.device)
         return 1.0 + features @ self.weight
 
 
@@ -113,13 +113,13 @@ class Tokenizer(nn.Module):
         patches = patchify(pad(stacked, patch, layout.boundary), patch)  # (C, B T N, 2 P)
         share = patchify(pad(fields.valid.float().unsqueeze(3).flatten(0, 1), patch, None), patch).mean(-1, keepdim=True)
         inputs = torch.cat([patches, share, share * (1.0 - share)], -1)
-        waves = basis(patch).to(patches.device) * (GAIN / math.prod(patch))
-        rows = list(index)
+        waves = at(basis(patch), patches.device) * (GAIN / math.prod(patch))
+        rows = vector(index, torch.int64, patches.device)
         kernel, present, gaps, amplitude = (rows_of(self, name) for name in ("kernel", "present", "gaps", "amplitude"))
         kernels = torch.einsum("pm,csmd->cspd", waves, kernel[rows]).flatten(1, 2)
         kernels = torch.cat([kernels, present[rows, None], gaps[rows, None]], 1) * self.level(layout)[:, None]
         tokens = patches.new_zeros(patches.shape[1], self.kernel.shape[-1])
-        for channel in range(len(rows)):  # one by one: a channel of zeros then leaves the sum as it is, to the last bit
+        for channel in range(len(index)):  # one by one: a channel of zeros then leaves the sum as it is, to the last bit
             tokens = torch.addmm(tokens, inputs[channel], kernels[channel])
         tokens = tokens.view(b, t, -1, tokens.shape[-1])
         seen = fields.valid.flatten(3).any(-1)  # (B, T, C)
@@ -141,7 +141,7 @@ class Detokenizer(nn.Module):
     def forward(self, tokens: Tensor, layout: Layout, index: tuple[int, ...], patch: Extent) -> Tensor:
         """`(B, T, N, D)` to `(B, T, C, Z, Y, X)`; channels that are not predicted are zero."""
         b, t = tokens.shape[:2]
-        waves = basis(patch).to(tokens.device)
+        waves = at(basis(patch), tokens.device)
         gains, table = self.level(layout), rows_of(self, "kernel")
         fields = []
         for channel, row in enumerate(index):

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from scigpt.data.loader import BatchLoader, evaluation_batches, window_that_fits
 from scigpt.data.mixture import CorpusConfig, Mixture
 from scigpt.data.tasks import build_task
 from scigpt.errors import UserError
+from scigpt.model.attention import preferred_kernels
 from scigpt.model.backbone import SciGPT, Vocabulary
 from scigpt.model.initial import Initial
 from scigpt.train import checkpoint, provenance
@@ -48,8 +49,10 @@ from scigpt.train.watchdog import Watchdog
 _log = logging.getLogger(__name__)
 
 
-def train(config: RunConfig) -> dict[str, Any]:
+def train(config: RunConfig, trainer: Callable[..., Trainer] | None = None) -> dict[str, Any]:
     """Begin or continue a run, alone or as one process of a job, and return its summary.
+
+    `trainer` makes another kind of `Trainer` of the same arguments.
 
     Its `status` is `finished` or, after a signal, `stopped`.
 
@@ -61,21 +64,25 @@ def train(config: RunConfig) -> dict[str, Any]:
         with processes.together():
             config = settled(config, config.strategy.mesh(processes.place).data_world)
             run = stack.enter_context(open_run(config)) if processes.first else Path(config.run)
-        return Trainer(config, run, processes, preemption, stack).fit()
+        return (trainer or Trainer)(config, run, processes, preemption, stack).fit()
 
 
 @contextmanager
 def _reproducible(threads: int | None) -> Iterator[None]:
     """Equal inputs give equal bits wherever torch can; its settings are put back afterwards."""
-    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    filling: Any = torch.utils.deterministic  # a module whose setting mypy does not see
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), filling.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads or before[0])
     torch.set_deterministic_debug_mode("warn")  # as use_deterministic_algorithms, which imports the compiler (2 s)
+    filling.fill_uninitialized_memory = False  # 5 % of a step, and nothing reads what it has not written
     try:
-        yield
+        with preferred_kernels():
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.set_deterministic_debug_mode(before[1])
+        filling.fill_uninitialized_memory = before[2]
 
 
 class Trainer:
@@ -283,8 +290,8 @@ class Trainer:
                     part = share_of_loss(strategy.forward(placed), model.head, total)
                 strategy.backward(part.loss)
             done.add(placed, part, model.tokens(placed), (3 + pushed) * model.flops(placed))
+        done.norm = strategy.norm() if passes else 0.0  # the one place of a step where the host waits for the device
         done.sum_over(self.processes)
-        done.norm = strategy.norm() if passes else 0.0
         done.skipped = self.guard.judge(done.loss, done.norm) if passes else self.guard.refuse("no target is valid")
         if done.skipped is None:
             strategy.update(config.train.clip, done.norm)

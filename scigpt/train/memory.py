@@ -208,7 +208,7 @@ def _tensors(batch: Batch) -> dict[str, Any]:
 
 
 def _make_constants(config: ModelConfig, batch: Batch) -> None:
-    """Fill the caches of `scigpt.model.constant` with what the pass will ask for: what is made in it is fake, and would stay."""
+    """Fill the caches of `scigpt.data.constant` with what the pass will ask for: what is made in it is fake, and would stay."""
     _, width, heads = config.resolved()
     frames, cpu = batch.values.shape[1] - 1, torch.device("cpu")
     basis(batch.patch)

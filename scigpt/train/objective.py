@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def group_weight(batches: Iterable[Batch], weight: Callable[[Batch], Tensor] = target_weight) -> float:
     """Sum of a head's `weight` over micro-batches. Over a whole group it is what its loss is divided by, known before the first pass."""
-    return sum(float(weight(b).sum(dtype=torch.float64)) for b in batches)
+    # rows first: the same whatever the split, and a sum in float64 alone takes three times as long
+    return sum(float(weight(b).sum(-1).sum(dtype=torch.float64)) for b in batches)
 
 
 @dataclass(frozen=True, slots=True)

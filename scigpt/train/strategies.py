@@ -29,6 +29,8 @@ from scigpt.train.processes import Place
 if TYPE_CHECKING:
     from scigpt.model.backbone import Prediction, SciGPT
 
+GRAPHS = 256
+"""Compiled graphs of a block: one for each shape of the data. torch's own limit is 8, after which it would silently compile no more."""
 Whole = Callable[[str], Tensor]
 """A whole parameter by name."""
 Name = Literal["single", "ddp", "fsdp2", "hsdp", "deepspeed"]
@@ -191,7 +193,14 @@ class Single:
                 values.copy_(whole(name).reshape(-1)[start : start + values.numel()])
 
     def forward(self, batch: Batch) -> Prediction:
-        return self.model(batch)
+        with self._uncompiled():
+            return self.model(batch)
+
+    def _uncompiled(self) -> AbstractContextManager[object]:
+        """Without gradient the blocks run as they are: a second graph of each shape, and one of the last batch of a split, would take
+        longer to make than validation takes."""
+        needed = not self.layout.compile or torch.is_grad_enabled()
+        return nullcontext() if needed else torch.compiler.set_stance("force_eager")
 
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.layout.bf16)
@@ -211,7 +220,7 @@ class Single:
         return float(found.full_tensor() if isinstance(found, DTensor) else found)
 
     def update(self, largest: float, norm: float) -> None:
-        nn.utils.clip_grads_with_norm_(self.optimizer.parameters, largest, torch.tensor(norm, device=self.device), foreach=True)
+        nn.utils.clip_grads_with_norm_(self.optimizer.parameters, largest, torch.full((), norm, device=self.device), foreach=True)
         self.optimizer.inner.step()
 
     def forget(self) -> None:
@@ -252,7 +261,7 @@ class Replicated(Single):
         self._ddp = DistributedDataParallel(module, find_unused_parameters=True, gradient_as_bucket_view=True, init_sync=False)
 
     def forward(self, batch: Batch) -> Prediction:
-        return self._ddp(batch) if torch.is_grad_enabled() else self.model(batch)
+        return self._ddp(batch) if torch.is_grad_enabled() else super().forward(batch)
 
     def accumulate(self, last: bool) -> AbstractContextManager[object]:
         return nullcontext() if last else self._ddp.no_sync()
@@ -288,11 +297,16 @@ class Sharded(Single):
 
 
 def prepare(model: SciGPT, layout: LayoutConfig) -> None:
-    """Activation checkpointing, then compilation, block by block; what shards the model comes after."""
+    """Activation checkpointing, then compilation, block by block; what shards the model comes after. All blocks share their graphs."""
+    if layout.compile:
+        import torch._dynamo.config as compiler
+
+        compiler.recompile_limit = max(compiler.recompile_limit, GRAPHS)
+        compiler.accumulated_recompile_limit = max(compiler.accumulated_recompile_limit, GRAPHS)
     for block in model.blocks:
         block.recompute = layout.activation_checkpointing  # type: ignore[assignment]
         if layout.compile:
-            block.compile()
+            block.compile(dynamic=False)
 
 
 def local(tensor: Tensor) -> tuple[Tensor, int]:

@@ -138,7 +138,7 @@ class DeepSpeed(Single):
         for block in model.blocks:  # gathered as one; what a block computes again is then at hand, too
             self._deepspeed.utils.set_z3_leaf_module(block, True)
             if self.layout.compile:  # the block as it is, and not the hooks that gather it
-                block.forward = torch.compile(block.forward)
+                block.forward = torch.compile(block.forward, dynamic=False)
 
     def _locate(self) -> None:
         """Find what this process holds: flat tensors, each of which the optimizer updates as one parameter, and what lies in them."""
@@ -176,7 +176,8 @@ class DeepSpeed(Single):
 
     def forward(self, batch: Batch) -> Prediction:
         if not torch.is_grad_enabled():
-            return self._root(batch)[-1]
+            with self._uncompiled():
+                return self._root(batch)[-1]
         *tensors, prediction = self._engine(batch)
         return replace(prediction, distribution=with_outputs(prediction.distribution, tensors))
 
