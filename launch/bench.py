@@ -9,6 +9,7 @@ import typer
 
 from scigpt.errors import UserError
 from scigpt.launch.output import Json, show
+from scigpt.launch.pretrain import Overrides
 
 app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -36,7 +37,9 @@ def data(
     show(result, json, bench_data.describe)
 
 
-@app.command(epilog="Example: scigpt bench model --width 512 --depth 4 --threads 1")
+@app.command(
+    epilog="Examples: scigpt bench model --width 512 --depth 4; scigpt bench model --size base --precision bf16 --compile --side 256"
+)
 def model(
     size: Annotated[str, typer.Option("--size", help="nano, tiny, small, base, large, xl or 7b.")] = "nano",
     width: Annotated[int | None, typer.Option("--width", help="Overrides the size's width.")] = None,
@@ -46,16 +49,49 @@ def model(
     patch: Annotated[int, typer.Option("--patch", min=1, help="Points along each side of a token.")] = 8,
     batch: Annotated[int, typer.Option("--batch", min=1)] = 4,
     precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = "fp32",
+    device: Annotated[str, typer.Option("--device", help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
+    attention: Annotated[str, typer.Option("--attention", help="sdpa or flash.")] = "sdpa",
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the blocks, and say what that cost.")] = False,
+    recompute: Annotated[bool, typer.Option("--recompute", help="With activation checkpointing.")] = False,
+    peak: Annotated[float | None, typer.Option("--peak", metavar="TFLOPS", help="For MFU, where the maker's is not known.")] = None,
+    profile: Annotated[
+        Path | None, typer.Option("--profile", metavar="DIR", help="Write a trace of two steps and what holds memory.")
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1)] = 1,
     rounds: Annotated[int, typer.Option("--rounds", min=1)] = 5,
     json: Json = False,
 ) -> None:
-    """Time a full training step on maps (256 tokens a frame by default) beside a matrix product, in CPU time."""
+    """Time a full training step on maps (256 tokens a frame by default) beside a matrix product and the bare blocks."""
     from scigpt.launch import bench_model
+    from scigpt.model.attention import KERNELS
     from scigpt.model.backbone import ModelConfig
 
-    config = ModelConfig(size=size, width=width, depth=depth)
-    show(bench_model.measure(config, frames, side, patch, batch, precision, threads, rounds), json, bench_model.describe)
+    if attention not in KERNELS:
+        raise UserError(f"--attention {attention}: expected {' or '.join(KERNELS)}")
+    result = bench_model.measure(
+        ModelConfig(size=size, width=width, depth=depth, attention=attention), frames, side, patch, batch, precision, threads, rounds,
+        device=device, compile=compile, recompute=recompute, peak=None if peak is None else peak * 1e12, profile=profile,
+    )  # fmt: skip
+    show(result, json, bench_model.describe)
+
+
+@app.command(epilog="Examples: scigpt bench train; scigpt bench train config.yaml --steps 10 --rounds 5 train.precision=bf16")
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="A run's YAML file; by default a nano model on made-up maps.")
+    ] = None,
+    overrides: Overrides = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Of a round, of each kind; 10 or more on a GPU.")] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", min=1)] = 40,
+    device: Annotated[str, typer.Option("--device", help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Time the training loop beside a bare loop on the same model and batches, and beside itself on synthetic batches made ahead."""
+    from scigpt.launch import bench_train
+    from scigpt.train.config import load
+
+    settings = None if config is None else load(config, overrides or ())
+    show(bench_train.measure(settings, bench_train.Amount(steps, rounds), device), json, bench_train.describe)
 
 
 @app.command(epilog="Examples: scigpt bench rollout --steps 32; scigpt bench rollout runs/demo --corpus navier-stokes")

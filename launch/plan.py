@@ -116,7 +116,7 @@ def _this_machine(precision: str, threads: int | None, mfu: float) -> Hardware:
     """The CPU, as fast as it multiplies matrices now."""
     import torch
 
-    from scigpt.launch.bench_model import matrix_product_rate
+    from scigpt.launch.timing import matrix_product_rate
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
