@@ -23,6 +23,7 @@ REVIEWED = {
     "python-dateutil": "Apache-2.0 OR BSD-3-Clause",  # "Dual License"
     "shapely": "BSD-3-Clause AND LGPL-2.1-only",  # its wheel carries a copy of GEOS
     "skops": "MIT",  # licence file of the wheel
+    "torchao": "BSD-3-Clause",  # the same
 }
 ACCEPTED = re.compile(  # NVIDIA: the CUDA libraries a GPU build of torch brings
     r"\b(MIT|0?BSD|Apache|ISC|PSF|Python Software Foundation|CNRI-Python|MPL|Mozilla Public|Zlib|CC0|Unlicense|BSL-1\.0|HPND|"

@@ -9,27 +9,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from scigpt.launch import bench_model, bench_train
+from scigpt.launch import bench_model
 from scigpt.launch.timing import Stopwatch, name_of
 from scigpt.model.attention import attention, preferred_kernels
 from scigpt.model.backbone import ModelConfig
 
-LENGTHS = (64, 192, 704, 832)
-"""Where cuDNN's backward pass has given NaN under a mask (pytorch#196678), and others."""
+LENGTHS = (4, 7, 64, 192, 704, 832)
+"""Where cuDNN's backward pass has given NaN under a mask (pytorch#196678), and others; the first two are frames."""
 KERNELS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -37,21 +39,41 @@ KERNELS = {
     "math": SDPBackend.MATH,
 }
 MINUTES = 8.0
+FILLED = 0.95
+"""Share of the device's memory that a step may be predicted to need."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A model, the windows of a step, and the MFU asked for: the least and the hoped for."""
+    """A model, the windows of a step, and the MFU asked for: the least and the hoped for.
+
+    Args:
+        held: GiB of parameters, gradients and moments, those of the bare blocks' own optimizer too.
+        window: GiB that a window needs besides, uncompiled, as `scigpt.train.memory` predicts; compiled it is less.
+    """
 
     depth: int
     width: int
     batch: int
     least: float
     hoped: float
+    held: float
+    window: float
+
+    def fitting(self) -> int:
+        """The windows of a step on this device."""
+        if not torch.cuda.is_available():
+            return self.batch
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return max(1, min(self.batch, int((FILLED * memory - self.held) / self.window)))
 
 
-SIZES = {"85M": Size(9, 768, 8, 0.38, 0.45), "300M": Size(18, 1024, 8, 0.42, 0.50), "1B": Size(27, 1536, 4, 0.48, 0.55)}
-TINY = Size(1, 64, 1, 0.0, 0.0)
+SIZES = {
+    "85M": Size(9, 768, 8, 0.38, 0.45, 2.0, 2.6),
+    "300M": Size(18, 1024, 8, 0.42, 0.50, 7.0, 6.9),
+    "1B": Size(27, 1536, 4, 0.48, 0.55, 23.3, 16.0),
+}
+TINY = Size(1, 64, 1, 0.0, 0.0, 0.0, 0.1)
 
 
 def device() -> torch.device:
@@ -59,9 +81,9 @@ def device() -> torch.device:
 
 
 def mfu(name: str, tiny: bool, compile: bool) -> dict[str, Any]:
-    """A step of four frames of 1024 tokens, in bfloat16; with half the windows as often as memory asks for it."""
+    """A step of four frames of 1024 tokens, in bfloat16; with as many windows as fit, and half of them as often as that was wrong."""
     size = TINY if tiny else SIZES[name]
-    batch, rounds, side = size.batch, 2 if tiny else 10, 32 if tiny else 256
+    batch, rounds, side = size.fitting(), 2 if tiny else 20, 32 if tiny else 256
     while True:
         try:
             found = bench_model.measure(
@@ -88,12 +110,13 @@ def kernels(tiny: bool) -> dict[str, Any]:
         what: {name: tried(partial(timed, name, count, heads, length, width, causal)) for name in KERNELS}
         for what, (count, length, causal) in shapes.items()
     }
+    chosen = {what: tried(partial(choice, heads, length, width, causal)) for what, (_, length, causal) in shapes.items()}
     finite = {
         str(length): {kind: tried(partial(gradients_are_finite, heads, length, width, kind)) for kind in ("no mask", "causal", "mask")}
         for length in LENGTHS
     }
     good = all(answer is True for answers in finite.values() for answer in answers.values())
-    return {"heads": heads, "head_width": width, "seconds": seconds, "finite_gradients": finite, "enough": good}
+    return {"heads": heads, "head_width": width, "seconds": seconds, "chosen": chosen, "finite_gradients": finite, "enough": good}
 
 
 def tried(work: Callable[[], Any]) -> Any:
@@ -121,6 +144,12 @@ def timed(kernel: str, count: int, heads: int, length: int, width: int, causal: 
         return watch.between([begun, watch.mark()])[0] / repeats
 
 
+def choice(heads: int, length: int, width: int, causal: bool) -> str:
+    """The kernel that training takes."""
+    with preferred_kernels():
+        return str(SDPBackend(torch._fused_sdp_choice(*heads_of(1, heads, length, width), is_causal=causal)).name)
+
+
 def gradients_are_finite(heads: int, length: int, width: int, kind: str) -> bool:
     """As SciGPT calls it in training, with logits far below 0 in some rows."""
     q, k, v = heads_of(4, heads, length, width)
@@ -136,49 +165,90 @@ def gradients_are_finite(heads: int, length: int, width: int, kind: str) -> bool
 
 
 def waits(tiny: bool) -> dict[str, Any]:
-    """Whether the host waits for the device anywhere in a step (norm and loss are read once, for the guard, after it)."""
+    """Whether the host waits for the device anywhere in a forward and backward pass and an update; and how often in a step of the real
+    loop, where it reads norm and loss for the guard."""
     data = bench_model.synthetic_batch(1, 3, 32, 8)
     found = {}
     with preferred_kernels():
         for compile in (False,) if tiny else (False, True):
             work = bench_model.Work(ModelConfig(depth=2, width=64 if tiny else 768), data, "bf16", device(), compile, False)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-                torch.cuda.set_sync_debug_mode("error")
+            waiting("error")
             try:
                 work.step()
                 found["compiled" if compile else "eager"] = "none"
             except RuntimeError as error:
                 found["compiled" if compile else "eager"] = str(error).splitlines()[0]
             finally:
-                if torch.cuda.is_available():
-                    torch.cuda.set_sync_debug_mode("default")
-    return {"waits": found, "enough": set(found.values()) == {"none"}}
+                waiting("default")
+    loop = waits_of_the_loop()
+    return {"waits": found, "loop": loop, "enough": set(found.values()) == {"none"} and all(len(step) <= 2 for step in loop[1:])}
+
+
+def waiting(mode: str) -> None:
+    """What torch does where the host has to wait: `default` nothing, `warn` or `error`."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+def waits_of_the_loop() -> list[list[str]]:
+    """Where the host waits in each of a few steps of training on shards; the first makes what is made once."""
+    from scigpt.launch import bench_train
+    from scigpt.train.engine import Trainer, train
+    from scigpt.train.record import Step
+
+    seen: list[list[str]] = []
+
+    class Watched(Trainer):
+        def _update(self, *args: Any) -> Step:
+            batches = [batch for _, group in args[0] for batch in group]
+            for batch, placed in zip(batches, self.strategy.placed(batches), strict=True):
+                assert torch.equal(batch.values, placed.values.cpu()), "a batch that was copied meanwhile is not whole"
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                waiting("warn")
+                try:
+                    return super()._update(*args)
+                finally:
+                    waiting("default")
+                    where = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "called a synchronizing" in str(w.message)]
+                    seen.append(where)
+
+    with tempfile.TemporaryDirectory(prefix="scigpt-gpu-") as folder:
+        config = bench_train.default(Path(folder), bench_train.MapsOptions(train=2, valid=0, test=0, ood=0, frames=16, grid=32))
+        corpora = [replace(c, valid=[]) for c in config.data.corpora]
+        settings = replace(config.train, steps=4, groups=3, precision="bf16")
+        quiet = replace(config.report, mlflow=False)
+        train(replace(config, data=replace(config.data, corpora=corpora, tokens=16), train=settings, report=quiet), Watched)
+    return seen
 
 
 def loop(name: str, tiny: bool) -> dict[str, Any]:
     """The real training loop on shards: over a bare loop, over synthetic batches, and how much faster batches come than steps take."""
+    from scigpt.launch import bench_train
+
     size = TINY if tiny else SIZES[name]
     with tempfile.TemporaryDirectory(prefix="scigpt-gpu-") as folder:
         options = bench_train.MapsOptions(
             train=2 if tiny else 16, valid=0, test=0, ood=0, frames=8 if tiny else 32, grid=32 if tiny else 256
         )
         config = bench_train.default(Path(folder), options)
-        data = replace(config.data, frames=5, tokens=16 if tiny else 4096 * size.batch)
+        data = replace(config.data, frames=5, tokens=16 if tiny else 4096 * size.fitting())
         train = replace(config.train, groups=1, precision="bf16", compile=not tiny)
         model, report = ModelConfig(depth=size.depth, width=size.width), replace(config.report, mlflow=not tiny)
         config = replace(config, data=data, train=train, model=model, report=report)
         found = bench_train.measure(config, bench_train.Amount(1, 1) if tiny else bench_train.Amount(10, 3))
+    assert found is not None  # a job of one process
     return found | {"enough": found["over_bare_loop"] <= 0.03 and found["real_over_synthetic"] <= 0.05}
 
 
 PARTS: dict[str, tuple[float, Callable[[bool], dict[str, Any]]]] = {
-    "waits": (60, waits),
+    "waits": (90, waits),
     "mfu 85M": (90, partial(mfu, "85M", compile=True)),
     "mfu 300M": (100, partial(mfu, "300M", compile=True)),
     "mfu 1B": (120, partial(mfu, "1B", compile=True)),
     "attention": (60, kernels),
-    "loop 300M": (120, partial(loop, "300M")),
+    "loop 300M": (150, partial(loop, "300M")),
     "eager 85M": (40, partial(mfu, "85M", compile=False)),
     "eager 300M": (40, partial(mfu, "300M", compile=False)),
 }
@@ -186,16 +256,29 @@ PARTS: dict[str, tuple[float, Callable[[bool], dict[str, Any]]]] = {
 
 
 def apart(name: str, limit: float) -> dict[str, Any]:
-    """A part in a process of its own."""
+    """A part in a process of its own. It writes to files: what it has started (the compiler's workers) may hold on to a pipe."""
     command = [sys.executable, __file__, "--part", name]
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
-        return {"error": f"not done after {limit:.0f} s"}
-    try:
-        return dict(json.loads(ended.stdout))
-    except ValueError:
-        return {"error": f"exit code {ended.returncode}: " + " ".join(ended.stderr.split())[-400:]}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        part = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
+        try:
+            code = part.wait(limit)
+        except subprocess.TimeoutExpired:
+            return {"error": f"not done after {limit:.0f} s"} | tail(err)
+        finally:
+            if part.poll() is None:
+                os.killpg(part.pid, signal.SIGKILL)
+                part.wait()
+        out.seek(0)
+        try:
+            return dict(json.loads(out.read().splitlines()[-1]))  # libraries may have printed before
+        except (ValueError, IndexError):
+            return {"error": f"exit code {code}"} | tail(err)
+
+
+def tail(err: IO[str]) -> dict[str, str]:
+    """The end of what a part has said."""
+    err.seek(0)
+    return {"said": " ".join(err.read().split())[-1000:]}
 
 
 def here(name: str, tiny: bool) -> dict[str, Any]:

@@ -53,7 +53,9 @@ def model(
     attention: Annotated[str, typer.Option("--attention", help="sdpa or flash.")] = "sdpa",
     compile: Annotated[bool, typer.Option("--compile", help="Compile the blocks, and say what that cost.")] = False,
     recompute: Annotated[bool, typer.Option("--recompute", help="With activation checkpointing.")] = False,
-    peak: Annotated[float | None, typer.Option("--peak", metavar="TFLOPS", help="For MFU, where the maker's is not known.")] = None,
+    peak: Annotated[
+        float | None, typer.Option("--peak", min=1e-6, metavar="TFLOPS", help="For MFU, where the maker's is not known.")
+    ] = None,
     profile: Annotated[
         Path | None, typer.Option("--profile", metavar="DIR", help="Write a trace of two steps and what holds memory.")
     ] = None,
@@ -84,6 +86,9 @@ def train(
     steps: Annotated[int, typer.Option("--steps", min=1, help="Of a round, of each kind; 10 or more on a GPU.")] = 1,
     rounds: Annotated[int, typer.Option("--rounds", min=1)] = 40,
     device: Annotated[str, typer.Option("--device", help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
+    profile: Annotated[
+        Path | None, typer.Option("--profile", metavar="DIR", help="Write a trace of two steps and what holds memory.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Time the training loop beside a bare loop on the same model and batches, and beside itself on synthetic batches made ahead."""
@@ -91,7 +96,9 @@ def train(
     from scigpt.train.config import load
 
     settings = None if config is None else load(config, overrides or ())
-    show(bench_train.measure(settings, bench_train.Amount(steps, rounds), device), json, bench_train.describe)
+    found = bench_train.measure(settings, bench_train.Amount(steps, rounds), device, profile)
+    if found is not None:
+        show(found, json, bench_train.describe)
 
 
 @app.command(epilog="Examples: scigpt bench rollout --steps 32; scigpt bench rollout runs/demo --corpus navier-stokes")

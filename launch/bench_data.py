@@ -1,27 +1,40 @@
-"""What `scigpt bench data` measures: random windows by index against a reader that loads whole members, and the simulators."""
+"""What `scigpt bench data` measures: random windows by index beside a reader of whole members; the loader of training with one, two and
+four readers; on a GPU, copies to it; and the simulators."""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
-from scigpt.data.corpus import Corpus
+from scigpt.data.corpus import TRAIN, Corpus
 from scigpt.data.keyed import generator
-from scigpt.data.mixture import DataConfig
-from scigpt.data.sample import Origin, Sample, Time, Variable
+from scigpt.data.loader import BatchLoader, scales_of, window_that_fits
+from scigpt.data.mixture import CorpusConfig, DataConfig, Mixture, Window
+from scigpt.data.normalize import Scales
+from scigpt.data.sample import Boundary, Coordinate, Origin, Sample, Time, Variable
 from scigpt.data.shard import ShardReader, write_shard
-from scigpt.data_prep.source import Source
+from scigpt.data_prep.convert import convert
+from scigpt.data_prep.pde.simulator import LICENCE, Simulator, SimulatorOptions
+from scigpt.data_prep.source import Description, Source
 from scigpt.errors import UserError
 from scigpt.launch.output import table
+
+if TYPE_CHECKING:
+    from scigpt.data.batches import Batch
+    from scigpt.train.record import Read
 
 SHAPE = (48, 10, 1, 360, 720)
 """Frames, variables and grid of the synthetic record: 498 MB of float32 in one member."""
@@ -29,6 +42,12 @@ WINDOW = (2, 128, 128)
 """Frames, Y and X of a window; smaller where the record is."""
 FEW, MANY = 3, 60
 """Windows that a round reads by member and by index."""
+READERS = (1, 2, 4)
+"""Threads that read ahead."""
+ROUND = 0.3
+"""CPU seconds of one reader in a round, about."""
+FRAMES = 5
+"""Of the loader's windows; fewer where the records are shorter."""
 Members = dict[str, tuple[int, int]]
 """Offset and size of each member of a tar."""
 
@@ -44,8 +63,11 @@ class Place(NamedTuple):
     x: slice
 
 
-def synthetic(rounds: int, shape: tuple[int, int, int, int, int] = SHAPE, window: tuple[int, int, int] = WINDOW) -> dict[str, Any]:
-    """`compare` on one record `(T, C, Z, Y, X)` in a temporary folder, stored as float32: small changes on values too large for int16."""
+def synthetic(
+    rounds: int, shape: tuple[int, int, int, int, int] = SHAPE, window: tuple[int, int, int] = WINDOW, weather: WeatherOptions | None = None
+) -> dict[str, Any]:
+    """`compare` on one record `(T, C, Z, Y, X)` stored as float32, small changes on values too large for int16, and `loading` on made-up
+    `weather`; all in a temporary folder."""
     draw = generator("bench", "record")
     values = draw.standard_normal(shape, dtype=np.float32)
     values += 1e4 * draw.standard_normal(shape[1:], dtype=np.float32)
@@ -54,13 +76,17 @@ def synthetic(rounds: int, shape: tuple[int, int, int, int, int] = SHAPE, window
     with tempfile.TemporaryDirectory(prefix="scigpt-bench-") as folder:
         shard = Path(folder) / "train-000000.tar"
         write_shard(shard, [("000000", "train", sample)])
-        return compare([shard], shape[2:], rounds, window)
+        found = compare([shard], shape[2:], rounds, window)
+        corpus = convert(Weather(options=weather), Path(folder) / "weather", progress=False)
+        return found | {"loader": loading(Corpus.open(corpus), rounds)}
 
 
 def of_corpus(path: Path, rounds: int) -> dict[str, Any]:
-    """`compare` on the shards of a corpus."""
+    """`compare` on the shards of a corpus, and `loading` of its training split; None where there is nothing to train on."""
     corpus = Corpus.open(path)
-    return compare([corpus.path / s["file"] for s in corpus.manifest["shards"]], corpus.layout.grid, rounds, WINDOW)
+    found = compare([corpus.path / s["file"] for s in corpus.manifest["shards"]], corpus.layout.grid, rounds, WINDOW)
+    trained = corpus.entries(TRAIN) if corpus.use == "train" and TRAIN in corpus.splits else ()
+    return found | {"loader": loading(corpus, rounds) if any(entry.frames > 1 for entry in trained) else None}
 
 
 def compare(shards: Sequence[Path], grid: tuple[int, int, int], rounds: int, window: tuple[int, int, int]) -> dict[str, Any]:
@@ -142,15 +168,219 @@ def _rate(read: Callable[[Place], np.ndarray], places: Sequence[Place]) -> tuple
     return len(places) / seconds, size / seconds / 1e6
 
 
+@dataclass(frozen=True)
+class WeatherOptions(SimulatorOptions):
+    """Options of the weather."""
+
+    train: int = 1
+    valid: int = 0
+    test: int = 0
+    ood: int = 0
+    frames: int = 12
+    variables: int = 69
+    rows: int = 128
+
+
+class Weather(Simulator):
+    """Global maps of as many variables as a reanalysis gives to a model, every six hours; what they show is noise that drifts."""
+
+    name = "weather"
+    Options = WeatherOptions
+    options: WeatherOptions
+
+    @classmethod
+    def describe(cls) -> Description:
+        return Description(cls.name, "noise in the shape of a reanalysis", "simulated", LICENCE)
+
+    def ranges(self) -> tuple[str, str]:
+        return "noise", "noise"
+
+    def bytes_per_sample(self) -> int:
+        return 2 * self.options.frames * self.options.variables * 2 * self.options.rows**2
+
+    def sample(self, rng: np.random.Generator, outside: bool, place: str) -> Sample:
+        o = self.options
+        steps = rng.standard_normal((o.frames, o.variables, 1, o.rows, 2 * o.rows), dtype=np.float32)
+        values = np.cumsum(steps, 0, dtype=np.float32, out=steps)
+        half = 90 / o.rows
+        coordinates = {
+            "latitude": Coordinate(("y",), np.linspace(90 - half, half - 90, o.rows), "degrees_north"),
+            "longitude": Coordinate(("x",), np.arange(2 * o.rows) * 2 * half, "degrees_east"),
+        }
+        variables = tuple(Variable(f"field_{c}", "1") for c in range(o.variables))
+        time_axis, boundary = Time.regular(0.0, 21600.0, o.frames, "standard"), Boundary(y=("pole", "pole"), x=("periodic", "periodic"))
+        return Sample(values, np.ones(values.shape, bool), variables, time_axis, Origin(place, LICENCE), "sphere", boundary, coordinates)
+
+
+class Reading:
+    """What the threads of a loader have done: windows, bytes of values, and their seconds: at work, on the clock, waiting for a core."""
+
+    def __init__(self, load: Callable[[int], Read]) -> None:
+        self.windows = self.bytes = 0
+        self.cpu = self.wall = self.queued = 0.0
+        self._load = load
+
+    def __call__(self, g: int) -> Read:
+        cpu, queued, wall = time.thread_time(), _queued(), time.perf_counter()
+        group, batches = self._load(g)
+        self.cpu, self.queued, self.wall = (
+            total + now - then
+            for total, now, then in zip(
+                (self.cpu, self.queued, self.wall), (time.thread_time(), _queued(), time.perf_counter()), (cpu, queued, wall), strict=True
+            )
+        )
+        self.windows, self.bytes = self.windows + sum(map(len, batches)), self.bytes + sum(b.values.nbytes for b in batches)
+        return group, batches
+
+
+def _queued() -> float:
+    """Seconds that this thread has been ready to run without a core; NaN where the system does not say."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return float("nan")
+
+
+def loading(corpus: Corpus, rounds: int) -> dict[str, Any]:
+    """How fast the loader of training makes batches of a corpus with one reader and with several, in turn in each round; medians over the
+    rounds. The cache of the system is warm, and nothing else is done meanwhile."""
+    settings = CorpusConfig(str(corpus.path))
+    frames = window_that_fits(corpus, settings.train, Window.of(corpus, settings, FRAMES))
+    mixture, scales = Mixture([corpus], DataConfig([settings], frames=frames), 0), scales_of(corpus, settings)
+    with _loader(mixture, scales, 1) as (loader, once):
+        _, batches = next(loader)
+    groups = max(4, round(ROUND / (once.cpu / max(1, once.windows // mixture.sizes[0]))))
+    found: dict[int, list[dict[str, float | None]]] = {n: [] for n in READERS}
+    for _ in range(rounds):
+        for readers, rates in found.items():
+            rates.append(_drain(mixture, scales, readers, groups))
+    return {
+        "corpus": corpus.name,
+        "window": list(batches[0].values.shape[1:]),
+        "windows_per_group": mixture.sizes[0],
+        "mb_per_group": sum(b.values.nbytes for b in batches) / 1e6,
+        "groups_per_round": groups,
+        "readers": [{"readers": n, **{key: _median([r[key] for r in rates]) for key in rates[0]}} for n, rates in found.items()],
+        "copies": copies(batches),
+    }
+
+
+@contextmanager
+def _loader(mixture: Mixture, scales: Scales, readers: int) -> Iterator[tuple[BatchLoader, Reading]]:
+    """A loader, and what its threads do."""
+    with BatchLoader(mixture, [scales], prefetch=readers) as loader:
+        reading = Reading(loader._load)
+        loader._load = reading  # type: ignore[method-assign]
+        yield loader, reading
+
+
+def _drain(mixture: Mixture, scales: Scales, readers: int, groups: int) -> dict[str, float | None]:
+    began = time.perf_counter()
+    with _loader(mixture, scales, readers) as (loader, reading):
+        for _ in range(groups):
+            next(loader)
+    seconds = time.perf_counter() - began  # with the groups that were under way when the last was asked for
+    blocked = max(0.0, reading.wall - reading.cpu - reading.queued) / reading.wall
+    return {
+        "windows_per_second": reading.windows / seconds,
+        "mb_per_second": reading.bytes / seconds / 1e6,
+        "windows_per_cpu_second": reading.windows / reading.cpu,
+        "mb_per_cpu_second": reading.bytes / reading.cpu / 1e6,
+        "cores_busy": reading.cpu / seconds,
+        "blocked_share": None if math.isnan(reading.queued) else blocked,
+    }
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return statistics.median(known) if known else None
+
+
+def copies(batches: Sequence[Batch], repeats: int = 20) -> dict[str, float] | None:
+    """Copies of the first batch to the GPU in GB/s: from ordinary memory, into pinned memory (warm), from there to the GPU; and how much
+    of such a copy a second stream hides behind matrix products that take as long. None without a GPU."""
+    if not torch.cuda.is_available():
+        return None
+    device, batch = torch.device("cuda"), batches[0]
+    plain, pinned = batch.values.clone(), batch.values.pin_memory()
+    factor = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)
+    side = torch.cuda.Stream()
+
+    def copy() -> None:
+        pinned.to(device, non_blocking=True)
+
+    def product() -> None:
+        factor @ factor
+
+    def seconds(work: Callable[[], Any]) -> float:
+        work()
+        torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        for _ in range(repeats):
+            work()
+        torch.cuda.synchronize(device)
+        return (time.perf_counter() - began) / repeats
+
+    copying, multiplying = seconds(copy), seconds(product)
+    products = max(1, round(copying / multiplying))
+
+    def beside(stream: torch.cuda.Stream) -> None:
+        with torch.cuda.stream(stream):
+            copy()
+        for _ in range(products):
+            product()
+
+    after, hidden = seconds(lambda: beside(torch.cuda.current_stream())), seconds(lambda: beside(side))
+    size = batch.values.nbytes / 1e9
+    return {
+        "mb_per_batch": 1e3 * size,
+        "pageable_gb_per_second": size / seconds(lambda: plain.to(device)),
+        "pinning_gb_per_second": size / seconds(plain.pin_memory),
+        "pinned_gb_per_second": size / copying,
+        "hidden_share": (after - hidden) / copying,
+    }
+
+
 def describe(result: dict[str, Any]) -> str:
-    """A result of `compare` for people."""
-    shape = " x ".join(map(str, result["window"]))
+    """A result of `synthetic` or `of_corpus` for people."""
     where = f"{result['shards']} shards of {result['mb_stored']:.0f} MB in all"
-    lines = [f"random windows of {shape} (T, C, Z, Y, X) from {where}, warm cache, medians of {result['rounds']} rounds"]
+    lines = [f"random windows of {_shape(result['window'])} from {where}, warm cache, medians of {result['rounds']} rounds"]
     for name, what in (("index", "by index"), ("member", "whole members")):
         rate = result[name]
         lines.append(f"  {what:14}{rate['windows_per_second']:10.1f} windows/s{rate['mb_per_second']:10.1f} MB/s of float32")
-    return "\n".join([*lines, f"  ratio         {result['ratio']:10.1f}"])
+    lines.append(f"  ratio         {result['ratio']:10.1f}")
+    return "\n".join([*lines, *([] if result["loader"] is None else [describe_loader(result["loader"])])])
+
+
+def describe_loader(found: dict[str, Any]) -> str:
+    """What `loading` found for people."""
+    rows = [
+        (
+            rate["readers"], f"{rate['windows_per_second']:.0f}", f"{rate['mb_per_second']:.0f}", f"{rate['windows_per_cpu_second']:.0f}",
+            f"{rate['mb_per_cpu_second']:.0f}", f"{rate['cores_busy']:.2f}",
+            "unknown" if rate["blocked_share"] is None else f"{100 * rate['blocked_share']:.0f} %",
+        )
+        for rate in found["readers"]
+    ]  # fmt: skip
+    header = ("readers", "windows/s", "MB/s", "windows/CPU s", "MB/CPU s", "cores busy", "blocked")
+    groups = f"{found['mb_per_group']:.1f} MB ({found['windows_per_group']} windows of {_shape(found['window'])})"
+    lines = [
+        f"the loader on {found['corpus']}, groups of {groups}; MB are of float32",
+        table(header, rows),
+        "blocked: share of a reader's time in which it waits for the interpreter's lock or a disk",
+    ]
+    if found["copies"] is not None:
+        rate = found["copies"]
+        lines.append(
+            f"copies of {rate['mb_per_batch']:.1f} MB to the GPU: {rate['pinned_gb_per_second']:.1f} GB/s from pinned memory, "
+            f"{rate['pageable_gb_per_second']:.1f} from ordinary, {rate['pinning_gb_per_second']:.1f} into pinned; a second stream hides "
+            f"{100 * rate['hidden_share']:.0f} % of one"
+        )
+    return "\n".join(lines)
+
+
+def _shape(window: Sequence[int]) -> str:
+    return " x ".join(map(str, window)) + " (T, C, Z, Y, X)"
 
 
 def of_simulators(sources: Sequence[Source], trajectories: int) -> dict[str, Any]:

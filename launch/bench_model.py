@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -17,14 +16,16 @@ from scigpt.data.batches import Batch, collate
 from scigpt.data.normalize import Scales
 from scigpt.data.sample import Boundary, Origin, Sample, Time, Variable
 from scigpt.errors import UserError
+from scigpt.launch.profiling import TRACED, folder_for, memory, trace
 from scigpt.launch.timing import (
     SIDES,
     Stopwatch,
-    compiled_graphs,
+    compiled,
     datasheet,
     device_of,
     matrix_product_rate,
     name_of,
+    of_compilation,
     peak_memory,
 )
 from scigpt.model.attention import preferred_kernels
@@ -61,15 +62,23 @@ def measure(
     falls on none of them; ratios are medians of the rounds' ratios. `peak` (FLOP/s) stands in for the maker's where that is unknown.
 
     Raises:
-        UserError: an unknown precision or device.
+        UserError: an unknown precision or device, or a `profile` that is no folder.
     """
     if precision not in ("fp32", "bf16"):
         raise UserError(f"--precision {precision}: expected fp32 or bf16")
-    place = device_of(device)
+    place, files = device_of(device), None if profile is None else folder_for(profile)
     torch.set_num_threads(threads)
     with preferred_kernels():
         work = Work(config, synthetic_batch(batch, frames + 1, side, patch), precision, place, compile, recompute)
-        return work.measure(rounds, threads, datasheet(place, precision) if peak is None else peak, product_side, profile)
+        found = work.measure(rounds, threads, datasheet(place, precision) if peak is None else peak, product_side)
+        if profile is None:
+            return found
+        with trace(profile, place):
+            for _ in range(TRACED):
+                work.step()
+        with memory(profile, place):
+            work.step()
+        return found | {"profile": files}
 
 
 class Work:
@@ -82,15 +91,15 @@ class Work:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
         self.block_optimizer = torch.optim.AdamW(self.model.blocks.parameters(), lr=1e-4, fused=True)
         self.given = self._block_inputs()
-        before, began = (compiled_graphs() if compile else {}), time.perf_counter()
+        before = compiled() if compile else {}
         prepare(self.model, LayoutConfig(precision == "bf16", recompute, compile))
-        for _ in range(2):  # the first one compiles, the second one is timed to be taken from it
-            first = time.perf_counter() - began
+        for _ in range(2):
             self.watch.between(self.step())
-        self.compiled: dict[str, Any] | None = None
-        if compile:
-            seconds = 2 * first - (time.perf_counter() - began)
-            self.compiled = {"seconds": seconds, **{k: n - before[k] for k, n in compiled_graphs().items()}}
+        self.compiled = {name: n - before[name] for name, n in compiled().items()} if compile else None
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.watch.between(self.step())
+        self.peak = peak_memory(device)  # now, while the blocks have no second optimizer
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.watch.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -143,12 +152,10 @@ class Work:
         whole = forward(len(model.blocks))
         return 3 * sum(whole.values()), 3 * (whole["backbone"] - forward(0)["backbone"] + whole["attention"])
 
-    def measure(self, rounds: int, threads: int, peak: float | None, product_side: int | None, profile: Path | None) -> dict[str, Any]:
+    def measure(self, rounds: int, threads: int, peak: float | None, product_side: int | None) -> dict[str, Any]:
         device, model = self.watch.device, self.model
         self.watch.between(self.bare())
         whole, blocks = self.flops()
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
         products: list[float] = []
         parts: list[list[float]] = []
         bare: list[float] = []
@@ -185,44 +192,17 @@ class Work:
             "datasheet_flops_per_second": peak,
             "mfu": None if peak is None else rate / peak,
             "bare_blocks_flops_per_second": blocks / statistics.median(bare),
+            "seconds_of_bare_blocks": statistics.median(bare),
             "slower_than_bare_blocks": statistics.median(s / whole * blocks / b for s, b in zip(steps, bare, strict=True)) - 1,
             "time_shares": {name: statistics.median(p[i] / sum(p) for p in parts) for i, name in enumerate(PARTS)},
             "host_seconds_per_step": statistics.median(host) if device.type == "cuda" else None,
-            "peak_memory_bytes": peak_memory(device),
+            "peak_memory_bytes": self.peak,
             "peak_memory_of": "tensors on the GPU" if device.type == "cuda" else "this process",
             "compile": self.compiled,
         }
         if self.compiled is not None:
             self.compiled["recompiles"] = self.compiled["graphs"] - 1
-        return result if profile is None else result | {"profile": self.profile(profile)}
-
-    def profile(self, folder: Path) -> dict[str, str]:
-        """Write what two steps do when, for chrome://tracing or Perfetto, and what takes up memory; as JSON, for nothing is unpickled."""
-        from torch.profiler import ProfilerActivity
-        from torch.profiler import profile as record
-
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--profile {folder}: the folder cannot be made ({error.strerror}); name another") from None
-        cuda = self.watch.device.type == "cuda"
-        if cuda:
-            torch.cuda.memory._record_memory_history(max_entries=100_000)
-        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-        with record(activities=activities, profile_memory=True) as recorded:
-            for _ in range(2):
-                self.watch.between(self.step())
-        recorded.export_chrome_trace(str(folder / "trace.json"))
-        if cuda:
-            memory: Any = torch.cuda.memory._snapshot()
-            torch.cuda.memory._record_memory_history(enabled=None)
-        else:  # a CPU's allocator keeps no history: bytes by operation
-            memory = [
-                {"operation": e.key, "calls": e.count, "self_bytes": e.self_cpu_memory_usage, "bytes": e.cpu_memory_usage}
-                for e in sorted(recorded.key_averages(), key=lambda e: -abs(e.self_cpu_memory_usage))
-            ]
-        (folder / "memory.json").write_text(json.dumps(memory, default=str))
-        return {"trace": str(folder / "trace.json"), "memory": str(folder / "memory.json")}
+        return result
 
 
 def synthetic_batch(count: int, frames: int, side: int, patch: int) -> Batch:
@@ -254,12 +234,9 @@ def describe(result: dict[str, Any]) -> str:
         f"matrix product {side} x {side}: {result['matrix_product_flops_per_second'] / 1e9:.1f} GFLOP/s",
         f"share of the matrix product: {100 * result['share_of_matrix_product']:.0f} % ({shares}){mfu}",
         f"bare blocks: {result['bare_blocks_flops_per_second'] / 1e9:.1f} GFLOP/s; at equal FLOPs the step is "
-        f"{100 * result['slower_than_bare_blocks']:+.1f} % slower",
+        f"{100 * result['slower_than_bare_blocks']:+.1f} % slower ({result['seconds_per_step']:.4g} s against "
+        f"{result['seconds_of_bare_blocks']:.4g} s, which leave out tokenizer, conditions and head)",
         f"peak memory of {result['peak_memory_of']}: {result['peak_memory_bytes'] / 2**20:.0f} MiB",
     ]
-    if compiled := result["compile"]:
-        lines.append(
-            f"compiled in {compiled['seconds']:.0f} s: {compiled['graphs']} graph(s), {compiled['graph_breaks']} break(s), "
-            f"{compiled['recompiles']} recompilation(s)"
-        )
+    lines += [of_compilation(result["compile"])] if result["compile"] else []
     return "\n".join(lines + [f"{name}: {path}" for name, path in result.get("profile", {}).items()])

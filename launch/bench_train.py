@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -13,16 +14,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd.profiler import record_function
 
 from scigpt.adapt.trainable import AdaptConfig
 from scigpt.data.batches import Batch
 from scigpt.data.loader import BatchLoader
 from scigpt.data.mixture import CorpusConfig, DataConfig
+from scigpt.data.patching import token_grid
 from scigpt.data.sample import Boundary, Origin, Sample, Time, Variable
 from scigpt.data_prep.convert import convert
 from scigpt.data_prep.pde.simulator import LICENCE, Simulator, SimulatorOptions
 from scigpt.data_prep.source import Description
-from scigpt.launch.timing import Stopwatch, compiled_graphs, datasheet, device_of, matrix_product_rate, name_of, peak_memory
+from scigpt.errors import UserError
+from scigpt.launch.profiling import TRACED, folder_for, memory, trace
+from scigpt.launch.timing import (
+    Stopwatch,
+    compiled,
+    datasheet,
+    device_of,
+    matrix_product_rate,
+    name_of,
+    of_compilation,
+    peak_memory,
+)
 from scigpt.model.backbone import ModelConfig, SciGPT
 from scigpt.train.config import RunConfig, TrainConfig
 from scigpt.train.engine import Trainer, train
@@ -65,7 +79,8 @@ class Reading:
         @wraps(load)
         def loaded(g: int) -> Read:
             cpu, wall = time.thread_time(), time.perf_counter()
-            group, batches = load(g)
+            with record_function("read a group"):
+                group, batches = load(g)
             self.cpu, self.wall = self.cpu + time.thread_time() - cpu, self.wall + time.perf_counter() - wall
             self.groups, self.windows = self.groups + 1, self.windows + sum(len(b) for b in batches)
             self.bytes += sum(b.values.nbytes for b in batches)
@@ -78,7 +93,7 @@ class Shares:
     """Time by part of a step, on the clock of the main thread or of the GPU."""
 
     def __init__(self, watch: Stopwatch) -> None:
-        self.watch, self.on = watch, False
+        self.watch, self.on, self.traced = watch, False, False
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._names: list[str] = []
         self._marks: list[Any] = []
@@ -107,7 +122,8 @@ class Shares:
         def counted(*args: Any, **kwargs: Any) -> Any:
             before = self._names[-1] if self._names else "host"
             self.enter(name)
-            found = call(*args, **kwargs)
+            with record_function(name) if self.traced else nullcontext():
+                found = call(*args, **kwargs)
             self.enter(after or before)
             return found
 
@@ -117,14 +133,17 @@ class Shares:
 class Measured(Trainer):
     """A run of which some steps are timed: as they are, with batches made ahead, and beside them a bare loop on a model of its own."""
 
-    def __init__(self, amount: Amount, *args: Any) -> None:
+    def __init__(self, amount: Amount, profile: Path | None, *args: Any) -> None:
         super().__init__(*args)
-        self.amount, self.device = amount, self.strategy.device
+        self.amount, self.device, self.profile = amount, self.strategy.device, profile
+        self.recording, self.readers = ExitStack(), 1
         self.reading, self.shares = Reading(), Shares(Stopwatch(self.device, time.thread_time))
         self.kind, self.warm = "warm", warm_up(self.config.train.log_every)
-        self.began, self.tokens, self.flops, self.waited = 0.0, 0, 0, 0.0
+        self.began, self.tokens, self.flops, self.waited, self.peak = 0.0, 0, 0, 0.0, 0
         self.started = (0.0, 0.0, 0.0)
         self.seconds: dict[str, list[float]] = {"real": [], "synthetic": [], "bare": []}
+        self.shapes: set[Any] = set()
+        self.compiled: dict[str, float] = {"seconds": 0.0, "graphs": 0, "graph_breaks": 0}
         self.seen: list[list[Read]] = []
         self.ready: list[list[Read]] = []
         self.found: dict[str, Any] = {}
@@ -139,14 +158,20 @@ class Measured(Trainer):
     def _fetch(self, loader: BatchLoader) -> list[Read]:
         if self.step == 0:
             loader._load = self.reading.timed(loader._load)  # type: ignore[assignment, method-assign]
+            self.readers = loader._prefetch
+            self._compiled(-1)
+        last = self.warm + 2 * self.amount.rounds * self.amount.steps
         block, within = divmod(self.step - self.warm, self.amount.steps)
-        if block >= 0 and not within:
+        if block >= 0 and not within and self.step <= last:
             self._turn(block, loader)
+        if self.step >= last:
+            self._finish(self.step - last)
         self.shares.enter("data")
         groups = self.ready.pop(0) if self.kind == "synthetic" else super()._fetch(loader)
         self.shares.enter("host")
         if self.kind != "synthetic":
             self.seen.append(groups)
+            self.shapes |= {(len(b), b.values.shape[1], token_grid(b.layout.grid, b.patch)) for _, batches in groups for b in batches}
         return groups
 
     def _update(self, groups: list[Read], weights: list[float]) -> Step:
@@ -164,22 +189,43 @@ class Measured(Trainer):
         if self.kind == "real":
             self.shares.end()
             self.waited += loader.wait_seconds
+            self.peak = max(self.peak, peak_memory(self.device) - self.bare.bytes())
             self.ready = [[(group, [random_like(b) for b in batches]) for group, batches in groups] for groups in self.seen]
         elif self.kind == "synthetic":
             self.seconds["bare"].append(self._run_bare())
         if block == 2 * self.amount.rounds:
-            self.found = self._result()
-            raise Enough
+            return
         self.kind = "synthetic" if block % 2 else "real"
         if self.kind == "real":
             self.waited -= loader.wait_seconds
             self.shares.begin()
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
         self.began = self._now()
 
+    def _finish(self, done: int) -> None:
+        """All is measured; `done` steps have followed, which are recorded where somebody asks for it."""
+        if not done:
+            self._compiled(1)
+            self.found, self.kind = self._result(), "traced"
+        if self.profile is None or done > TRACED:
+            self.recording.close()
+            raise Enough
+        if done in (0, TRACED) and self.processes.first:
+            self.recording.close()
+            self.shares.traced = True
+            self.recording.enter_context((memory if done else trace)(self.profile, self.device))
+
+    def _compiled(self, sign: int) -> None:
+        if self.config.train.compile:
+            self.compiled = {name: n + sign * now for (name, n), now in zip(self.compiled.items(), compiled().values(), strict=True)}
+
     def _run_bare(self) -> float:
-        """Seconds of a step of the bare loop on the batches of the last real block."""
+        """Seconds of a step of the bare loop on the batches of the last real block; what it compiles (it does not ask for reproducible
+        results, which makes other graphs) is its own."""
         work = self.bare.prepared(self.seen)
         self.seen = []
+        self._compiled(1)
         torch.set_deterministic_debug_mode("default")
         try:
             began = self._now()
@@ -188,6 +234,7 @@ class Measured(Trainer):
             return (self._now() - began) / len(work)
         finally:
             torch.set_deterministic_debug_mode("warn")
+            self._compiled(-1)
 
     def _now(self) -> float:
         """CPU time of this thread, in which torch computes; on a GPU the clock on the wall, once the device has done all."""
@@ -204,8 +251,6 @@ class Measured(Trainer):
             time.sleep(0.2)
             if time.process_time() - before < _QUIET:
                 break
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
         self.started = time.process_time(), time.thread_time(), self.reading.cpu
 
     def _result(self) -> dict[str, Any]:
@@ -224,7 +269,7 @@ class Measured(Trainer):
         beside = [((a + added) / b - 1, (a + added) / (s + other * (not gpu)) - 1) for a, s, b in zip(*self.seconds.values(), strict=True)]
         seconds, flops = real + added, self.flops / steps
         product, peak = matrix_product_rate(config.train.precision, device=self.device), datasheet(self.device, config.train.precision)
-        readers = self.reading.wall / 2 if gpu else self.reading.cpu
+        readers = self.reading.wall / self.readers if gpu else self.reading.cpu
         return {
             "device": name_of(self.device),
             "clock": "clock on the wall, the device waited for" if gpu else "CPU time of all threads",
@@ -250,10 +295,13 @@ class Measured(Trainer):
             "tokens_per_second": self.tokens / steps / seconds,
             "flops_per_second": flops / seconds,
             "matrix_product_flops_per_second": product,
-            "share_of_matrix_product": flops / seconds / product,
-            "mfu": None if peak is None else flops / seconds / peak,
-            "peak_memory_bytes": peak_memory(self.device),
-            "compile": compiled_graphs() if config.train.compile else None,
+            "share_of_matrix_product": flops / seconds / product / self.processes.world,
+            "mfu": None if peak is None else flops / seconds / peak / self.processes.world,
+            "flops_per_step": flops,
+            "datasheet_flops_per_second": peak,
+            "peak_memory_bytes": self.peak,
+            "peak_memory_of": "tensors on the GPU, without the bare loop's model" if gpu else "this process, with the bare loop's model",
+            "compile": self.compiled | {"recompiles": self.compiled["graphs"] - len(self.shapes)} if config.train.compile else None,
         }
 
 
@@ -270,6 +318,11 @@ class Bare:
         self.model = SciGPT(trainer.config.model, trainer.vocabulary, trainer.config.seed).to(trainer.device)
         prepare(self.model, trainer.config.train.layout)
         self.optimizer = AdamW(self.model.parameter_groups(), trainer.config.optim)
+
+    def bytes(self) -> int:
+        """What its model and optimizer take up on a GPU between its steps."""
+        state = [t for group in self.optimizer.inner.state.values() for t in group.values()]
+        return sum(t.nbytes for t in (*self.model.parameters(), *state)) if self.strategy.device.type == "cuda" else 0
 
     def prepared(self, steps: Sequence[Sequence[Read]]) -> list[list[tuple[Batch, float]]]:
         """The micro-batches of each step, and what the loss of each is divided by."""
@@ -329,36 +382,45 @@ class Maps(Simulator):
         return Sample(values, np.ones(values.shape, bool), variables, time_axis, Origin(place, LICENCE), boundary=Boundary.all("periodic"))
 
 
-def measure(config: RunConfig | None, amount: Amount, device: str = "auto") -> dict[str, Any]:
+def measure(config: RunConfig | None, amount: Amount, device: str = "auto", profile: Path | None = None) -> dict[str, Any] | None:
     """Time the training of a configuration, or of a nano model on made-up maps. Nothing is left behind, and no server hears of it.
+    The processes of a job measure together, and the first of them tells; the others return None.
+
+    Args:
+        profile: folder for a trace of two further steps and what holds memory.
 
     Raises:
-        UserError: as training.
+        UserError: as training; `cpu` where training would take a GPU.
     """
     gpu = device_of(device).type == "cuda"
+    if not gpu and torch.cuda.is_available():
+        raise UserError("--device cpu: training takes the GPU that torch sees; hide it, as in CUDA_VISIBLE_DEVICES= scigpt bench train")
+    files = None if profile is None else folder_for(profile)
     with tempfile.TemporaryDirectory(prefix="scigpt-bench-") as folder:
         config = default(Path(folder)) if config is None else with_model(config)
         corpora = [replace(c, valid=[]) for c in config.data.corpora]
         every = min(config.train.log_every, LOGGED)
         settings = replace(
-            config.train, steps=warm_up(every) + 2 * amount.steps * amount.rounds + 1, log_every=every, validate_every=NEVER,
+            config.train, steps=warm_up(every) + 2 * amount.steps * amount.rounds + TRACED + 2, log_every=every, validate_every=NEVER,
             checkpoint_every=NEVER, keep_steps=[], keep_best=False, branch_from=None, patience=None, rollout=1,
             threads=config.train.threads if gpu else 1,
         )  # fmt: skip
+        run = Path(folder) / "run"
+        run.mkdir()  # each process of a job has its own
         config = replace(
-            config, run=str(Path(folder) / "run"), data=replace(config.data, corpora=corpora), train=settings, init=None,
+            config, run=str(run), data=replace(config.data, corpora=corpora), train=settings, init=None,
             adapt=AdaptConfig(), report=ReportConfig(mlflow=config.report.mlflow),
         )  # fmt: skip
         runs: list[Measured] = []
 
         def trainer(*args: Any) -> Trainer:
-            runs.append(Measured(amount, *args))
+            runs.append(Measured(amount, profile, *args))
             return runs[-1]
 
         try:
             train(config, trainer)
         except Enough:
-            return runs[-1].found
+            return runs[-1].found | ({"profile": files} if files else {}) if runs[-1].processes.first else None
         raise AssertionError("the run has ended by itself")
 
 
@@ -376,16 +438,22 @@ def describe(result: dict[str, Any]) -> str:
     """The result for a person."""
     seconds, names = result["seconds_per_step"], ", ".join(result["corpora"])
     shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result["time_shares"].items())
+    mfu = "" if result["mfu"] is None else f"; MFU {100 * result['mfu']:.1f} % of {result['datasheet_flops_per_second'] / 1e12:.0f} TFLOP/s"
+    compilation = [of_compilation(result["compile"])] if result["compile"] else []
     return "\n".join(
         [
             f"{result['parameters'] / 1e6:.2f}M parameters on {names}, {result['tokens_per_step']:.0f} tokens a step, "
             f"{result['precision']}, {result['device']}, {result['strategy']} x {result['processes']}",
             f"{seconds['real']:.4g} s a step ({result['clock']}), {result['rounds']} rounds of {result['steps_per_round']} steps; "
-            f"{result['tokens_per_second']:.0f} tokens/s, {100 * result['share_of_matrix_product']:.0f} % of a matrix product beside it",
+            f"{result['tokens_per_second']:.0f} tokens/s, {result['flops_per_second'] / 1e9:.1f} GFLOP/s, "
+            f"{100 * result['share_of_matrix_product']:.0f} % of a matrix product beside it{mfu}",
             f"over a bare loop on the same model and batches ({seconds['bare']:.4g} s): {100 * result['over_bare_loop']:+.1f} %",
             f"over synthetic batches made ahead ({seconds['synthetic']:.4g} s): {100 * result['real_over_synthetic']:+.1f} %",
             f"loader: batches come {result['loader_headroom']:.0f} times as fast as steps take; a reader decodes "
             f"{result['windows_per_reader_second']:.0f} windows/s, {result['mb_per_reader_second']:.0f} MB/s of float32",
             f"time: {shares}",
+            f"peak memory of {result['peak_memory_of']}: {result['peak_memory_bytes'] / 2**20:.0f} MiB",
+            *compilation,
+            *(f"{name}: {path}" for name, path in result.get("profile", {}).items()),
         ]
     )

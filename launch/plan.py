@@ -19,13 +19,15 @@ from scigpt.launch.pretrain import Config, Overrides
 if TYPE_CHECKING:
     from scigpt.data.batches import Batch
     from scigpt.data.mixture import Mixture
-    from scigpt.model.backbone import ModelConfig, SciGPT
+    from scigpt.model.backbone import ModelConfig, Recompute, SciGPT
     from scigpt.train.config import RunConfig
     from scigpt.train.memory import Activations, Held
     from scigpt.train.mesh import Mesh
 
 GIB = 2**30
 MFU = 0.35
+AGAIN: dict[Recompute, float] = {False: 0.0, "selective": 0.05, True: 1 / 3}
+"""More work by what a block computes again in the backward pass."""
 NODE = 8
 """Processes of a node, where `strategy.shard` of hsdp is not stated."""
 MOST_PROCESSES = 1024
@@ -283,8 +285,7 @@ class Planner:
             epochs = config.train.steps * groups * share * size / mixture.epoch_windows[i]
             about = {"name": corpus.name, "share": share, "windows": size, "tokens": size * model.tokens(one), "epochs": epochs}
             corpora.append(about)
-        # a block that is computed again costs its forward pass once more
-        work = flops * (4 / 3 if config.train.activation_checkpointing else 1)
+        work = flops * (1 + AGAIN[config.train.activation_checkpointing])
         seconds = work / (processes * self.machine.peak * self.machine.mfu)
         hours = config.train.steps * seconds / 3600
         step = {"tokens": tokens, "flops": flops, "seconds": seconds}
@@ -417,9 +418,10 @@ class Planner:
         """Fewer windows in a pass; blocks computed again; both."""
         yield self._fewer_windows(change)
         train = change.config.train
-        if not train.activation_checkpointing:
-            config = replace(change.config, train=replace(train, activation_checkpointing=True))
-            again = replace(change, config=config, words=(*change.words, "train.activation_checkpointing=true"))
+        how: tuple[Recompute, ...] = ("selective", True)
+        for more in how[how.index(train.activation_checkpointing) + 1 if train.activation_checkpointing else 0 :]:
+            config = replace(change.config, train=replace(train, activation_checkpointing=more))
+            again = replace(change, config=config, words=(*change.words, f"train.activation_checkpointing={str(more).lower()}"))
             yield self._fitting(again)
             yield self._fewer_windows(again)
 

@@ -90,8 +90,17 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def compiled_graphs() -> dict[str, int]:
-    """Graphs that torch.compile has made in this process, and the places where it could not go on."""
-    from torch._dynamo.utils import counters
+def compiled() -> dict[str, float]:
+    """What torch.compile has done in this process: seconds, graphs, and the places where it could not go on."""
+    from torch._dynamo.utils import calculate_time_spent, counters
 
-    return {"graphs": int(counters["stats"]["unique_graphs"]), "graph_breaks": sum(counters["graph_break"].values())}
+    breaks = sum(counters["graph_break"].values())
+    return {"seconds": calculate_time_spent()["total_wall_time"], "graphs": counters["stats"]["unique_graphs"], "graph_breaks": breaks}
+
+
+def of_compilation(found: dict[str, float]) -> str:
+    """The same, and the graphs beyond one for each shape, for a person."""
+    return (
+        f"compiled in {found['seconds']:.0f} s: {found['graphs']} graph(s), {found['graph_breaks']} break(s), "
+        f"{found['recompiles']} recompilation(s)"
+    )

@@ -80,7 +80,7 @@ class SciGPTModule(LightningModule):
             new = [name for name, _ in model.named_parameters() if is_new(name, start)]
         if new is not None:
             trainable.prepare(model, config.adapt, frozenset(new).__contains__)
-        strategies.prepare(model, config.train.layout)
+        strategies.prepare(model, replace(config.train.layout, float8=False))  # which needs a package that the run alone had
         initial = Initial(model, config.seed)
         whole = initial if start is None else start.fill(model, initial)
         model.to_empty(device="cpu")
@@ -319,9 +319,9 @@ class _Groups:
 
     def __iter__(self) -> Iterator[Batch]:
         data = self.data  # looked at when the first batch is asked for: a checkpoint may be loaded before
-        count, place = len(self), (data.rank, data.world)
+        count, place, ahead = len(self), (data.rank, data.world), data.data.prefetch
         hide, tasks = data.hide_coefficients, data.tasks
-        loader = BatchLoader(data.mixture, data.scales, data.next_group, None, *place, hide_coefficients=hide, tasks=tasks)
+        loader = BatchLoader(data.mixture, data.scales, data.next_group, None, *place, ahead, hide_coefficients=hide, tasks=tasks)
         with loader:
             for _, (_, (batch,)) in zip(range(count), loader, strict=False):
                 yield batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scigpt.data.normalize import Scales, which
 from scigpt.data.patching import Extent, choose_patch
-from scigpt.data.sample import Layout, Sample
+from scigpt.data.sample import Coordinate, Layout, Sample, Time
 from scigpt.errors import UserError
 
 
@@ -78,6 +78,12 @@ class Batch:
         """The fields moved by so many points along (Z, Y, X), around periodic axes of a plane; place and area stay where they are."""
         return replace(self, values=self.values.roll(tuple(points), (3, 4, 5)), valid=self.valid.roll(tuple(points), (3, 4, 5)))
 
+    def used_by(self, stream: torch.cuda.Stream) -> None:
+        """Tell the allocator that work of another stream than the one that made it will read the batch."""
+        for f in fields(self):
+            if isinstance(tensor := getattr(self, f.name), Tensor):
+                tensor.record_stream(stream)
+
     def _map(self, function: object) -> Batch:
         changed = {f.name: function(t) for f in fields(self) if isinstance(t := getattr(self, f.name), Tensor)}  # type: ignore[operator]
         return replace(self, **changed)
@@ -86,52 +92,108 @@ class Batch:
         return int(self.values.shape[0])
 
 
-def collate(samples: Sequence[Sample], scales: Scales, corpus: str = "", patch: int = 8) -> Batch:
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the points of B windows lie: the tensors of that name of a `Batch`."""
+
+    latitude: Tensor | None
+    longitude: Tensor | None
+    height: Tensor | None
+    weight: Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Places:
+        first = samples[0]
+        latitude, longitude, height = (_coordinate(samples, n) for n in ("latitude", "longitude", "height"))
+        curvilinear = latitude is not None and len(first.coordinates["latitude"].axes) == 2
+        return cls(latitude, longitude, height, area(first.layout, latitude, longitude, curvilinear, len(samples)))
+
+    def repeated(self, count: int) -> Places:
+        """Those of one window for `count` windows."""
+        latitude, longitude, height = (None if t is None else _repeated(t, count) for t in (self.latitude, self.longitude, self.height))
+        return Places(latitude, longitude, height, _repeated(self.weight, count))
+
+
+class Ground:
+    """Makes `Places`. The areas of a curvilinear grid take longer than reading the fields on it, and most corpora have one grid: what was
+    made last is given again where all windows are of that grid. Nobody may write into it."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Mapping[str, Coordinate], Layout, int, Places] | None = None
+
+    def under(self, samples: Sequence[Sample], layout: Layout) -> Places:
+        """The places of samples of one layout, whose coordinates have the same names."""
+        coordinates, count, last = samples[0].coordinates, len(samples), self._last
+        if not all(_alike(s.coordinates, coordinates) for s in samples[1:]):
+            return Places.of(samples)
+        if last is not None and last[1:3] == (layout, count) and _alike(last[0], coordinates):
+            return last[3]
+        found = Places.of(samples[:1]).repeated(count)
+        self._last = coordinates, layout, count, found
+        return found
+
+
+def collate(
+    samples: Sequence[Sample],
+    scales: Scales,
+    corpus: str = "",
+    patch: int = 8,
+    stacked: tuple[Tensor, Tensor] | None = None,
+    ground: Ground | None = None,
+) -> Batch:
     """Samples of one layout and length to a batch; `patch` is the preferred token size in points.
+
+    Args:
+        stacked: values (0 where invalid) and valid of all samples, where they lie side by side already.
+        ground: of the batches before; None: a new one.
 
     Raises:
         UserError: samples of different layouts or numbers of frames, or fewer than two frames.
     """
     first = samples[0]
+    layout, calendar = first.layout, first.time.calendar
     for sample in samples[1:]:
-        same = sample.layout == first.layout and sample.values.shape == first.values.shape
+        same = sample.layout == layout and sample.values.shape == first.values.shape
         same = same and sample.coordinates.keys() == first.coordinates.keys()
-        if not same or sample.time.calendar != first.time.calendar:
+        if not same or sample.time.calendar != calendar:
             raise UserError(
                 f"corpus {corpus!r}: samples do not share variables, grid, coordinates, frames and calendar; one batch needs one shape"
             )
     if len(first.time) < 2:
         raise UserError(f"corpus {corpus!r}: a window of {len(first.time)} frame has nothing to predict; at least 2 frames are needed")
-    valid = torch.from_numpy(np.stack([s.valid for s in samples]))
-    values = torch.from_numpy(np.stack([s.values for s in samples]))
-    if not valid.all():
-        values = torch.where(valid, values, 0.0)
-    seconds = torch.from_numpy(np.stack([s.time.seconds for s in samples]))
+    values, valid = _stacked(samples) if stacked is None else stacked
+    seconds = np.stack([s.time.seconds for s in samples])
+    season, hour = _clock(seconds, calendar)
     names = tuple(sorted({n for s in samples for n in s.coefficients}))
     coefficients = torch.tensor([[s.coefficients.get(n, 0.0) for n in names] for s in samples], dtype=torch.float32)
     known = torch.tensor([[n in s.coefficients for n in names] for s in samples], dtype=torch.bool)
-    latitude, longitude, height = (_coordinate(samples, n) for n in ("latitude", "longitude", "height"))
-    curvilinear = latitude is not None and len(first.coordinates["latitude"].axes) == 2
+    places = (ground or Ground()).under(samples, layout)
     return Batch(
         values=values,
         valid=valid,
-        seconds=seconds,
-        step=steps_of(seconds),
-        season=_clock([s.time.season() for s in samples]),
-        hour=_clock([s.time.hour() for s in samples]),
+        seconds=torch.from_numpy(seconds),
+        step=steps_of(torch.from_numpy(seconds)),
+        season=season,
+        hour=hour,
         coefficients=coefficients.reshape(len(samples), len(names)),
         known=known.reshape(len(samples), len(names)),
-        weight=area(first.layout, latitude, longitude, curvilinear, len(samples)),
-        latitude=latitude,
-        longitude=longitude,
-        height=height,
-        layout=first.layout,
+        weight=places.weight,
+        latitude=places.latitude,
+        longitude=places.longitude,
+        height=places.height,
+        layout=layout,
         scales=scales,
-        patch=choose_patch(first.layout.grid, patch, first.layout.geometry),
+        patch=choose_patch(layout.grid, patch, layout.geometry),
         corpus=corpus,
-        calendar=first.time.calendar,
+        calendar=calendar,
         coefficient_names=names,
     )
+
+
+def _stacked(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    valid = torch.from_numpy(np.stack([s.valid for s in samples]))
+    values = torch.from_numpy(np.stack([s.values for s in samples]))
+    return (values if valid.all() else torch.where(valid, values, 0.0)), valid
 
 
 def target_weight(batch: Batch) -> Tensor:
@@ -144,8 +206,27 @@ def steps_of(seconds: Tensor) -> Tensor:
     return seconds.diff(dim=1).to(torch.float32)
 
 
-def _clock(fractions: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.nan_to_num(np.stack(fractions)))
+def _clock(seconds: np.ndarray, calendar: str) -> tuple[Tensor, Tensor]:
+    """Season and hour of the frames `(B, T)`. Each instant is looked up once, whatever the number of windows that hold it."""
+    if calendar == "none":
+        return torch.zeros(seconds.shape), torch.zeros(seconds.shape)
+    instants, place = np.unique(seconds, return_inverse=True)
+    time = Time(instants, calendar)
+    season, hour = (torch.from_numpy(fraction[place.reshape(seconds.shape)]) for fraction in (time.season(), time.hour()))
+    return season, hour
+
+
+def _repeated(one: Tensor, count: int) -> Tensor:
+    return torch.from_numpy(np.repeat(one.numpy(), count, 0))
+
+
+def _alike(a: Mapping[str, Coordinate], b: Mapping[str, Coordinate]) -> bool:
+    """Whether coordinates of the same names are the same to the last bit: mostly they are one object, that of the record."""
+    return a is b or all(c.axes == d.axes and _equal_bits(c.values, d.values) for c, d in ((c, b[name]) for name, c in a.items()))
+
+
+def _equal_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a is b or np.array_equal(a.view(np.int64), b.view(np.int64))
 
 
 def _coordinate(samples: Sequence[Sample], name: str) -> Tensor | None:
@@ -153,14 +234,15 @@ def _coordinate(samples: Sequence[Sample], name: str) -> Tensor | None:
     if name not in samples[0].coordinates:
         return None
     _, y, x = samples[0].layout.grid
-    grids = []
-    for sample in samples:
-        c = sample.coordinates[name]
-        shape = {("y",): (y, 1), ("x",): (1, x), ("y", "x"): (y, x), (): (1, 1)}.get(c.axes)
-        if shape is None:
-            return None
-        grids.append(np.broadcast_to(np.nan_to_num(c.values).reshape(shape), (y, x)).astype(np.float32))
-    return torch.from_numpy(np.stack(grids))
+    shapes = {("y",): (y, 1), ("x",): (1, x), ("y", "x"): (y, x), (): (1, 1)}
+    found = [s.coordinates[name] for s in samples]
+    if any(c.axes not in shapes for c in found):
+        return None
+    grids = [c.values.reshape(shapes[c.axes]) for c in found]
+    if len({grid.shape for grid in grids}) > 1:
+        grids = [np.broadcast_to(grid, (y, x)) for grid in grids]
+    stacked = np.nan_to_num(np.stack(grids)).astype(np.float32)
+    return torch.from_numpy(np.broadcast_to(stacked, (len(grids), y, x)).copy())
 
 
 def area(layout: Layout, latitude: Tensor | None, longitude: Tensor | None, curvilinear: bool, count: int) -> Tensor:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from scigpt.data.files import dump_json, load_json, sha256_of
 from scigpt.data.sample import Layout, Sample
 from scigpt.data.shard import ShardReader, index_path
@@ -48,7 +50,7 @@ class Corpus:
         self.use: Literal["train", "validate"] = manifest.get("use", "train")
         self.layout = Layout.from_json(manifest["layout"])
         self._entries = entries
-        self._shards = {split: [s["file"] for s in manifest["shards"] if s["split"] == split] for split in entries}
+        self._shards = {split: [path / s["file"] for s in manifest["shards"] if s["split"] == split] for split in entries}
         self._reader = functools.lru_cache(maxsize=_OPEN_SHARDS)(ShardReader)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -107,10 +109,18 @@ class Corpus:
             raise UserError(f"{self.path}: has no split {split!r}; it has {', '.join(self._entries)}")
         return self._entries[split]
 
-    def read(self, split: str, i: int, frames: slice | None = None, y: slice | None = None, x: slice | None = None) -> Sample:
+    def read(
+        self,
+        split: str,
+        i: int,
+        frames: slice | None = None,
+        y: slice | None = None,
+        x: slice | None = None,
+        out: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> Sample:
         """Sample `i` of a split, or a window of it; see `ShardReader.read`."""
         entry = self.entries(split)[i]
-        return self._reader(self.path / self._shards[split][entry.shard]).read(entry.index, frames, y, x)
+        return self._reader(self._shards[split][entry.shard]).read(entry.index, frames, y, x, out)
 
 
 def manifest_bytes(manifest: dict[str, Any]) -> bytes:

@@ -14,13 +14,15 @@ from typing import Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from scigpt.data.batches import Batch, collate
+from scigpt.data.batches import Batch, Ground, collate
 from scigpt.data.corpus import Corpus
 from scigpt.data.keyed import key, uniform
 from scigpt.data.mixture import CorpusConfig, Group, Item, Mixture, Window, starts_of
 from scigpt.data.normalize import Scales
-from scigpt.data.sample import Sample
+from scigpt.data.sample import Boundary, Sample
+from scigpt.data.shard import part_of
 from scigpt.data.tasks import Task
 from scigpt.errors import UserError
 
@@ -35,7 +37,7 @@ class BatchLoader:
         start: first group.
         micro_batch: most windows in a batch (None: no limit). A group is cut into as few batches as that allows, as equal as they can be.
         rank, world: this process reads its part of each group.
-        prefetch: groups read ahead, each by a thread of its own.
+        prefetch: groups read ahead, each by a thread of its own; so many of them are in memory besides the one in use.
         hide_coefficients: share of the windows whose coefficients are not told; which ones is keyed by their position in the order.
         tasks: one for each corpus, or None: forecasts.
 
@@ -70,6 +72,7 @@ class BatchLoader:
         self._pool = ThreadPoolExecutor(prefetch, thread_name_prefix="scigpt-read")
         self._prefetch = prefetch
         self._hide = hide_coefficients
+        self._ground = tuple(Ground() for _ in mixture.corpora)
         self._tasks = tuple(tasks) if tasks is not None else (None,) * len(mixture.corpora)
 
     def __enter__(self) -> Self:
@@ -103,7 +106,8 @@ class BatchLoader:
         corpus, config, window = self.mixture.corpora[c], self.mixture.config.corpora[c], self.mixture.windows[c]
         share = len(group.items) // self.world
         parts = self.mixture.split(group.items, self.rank, self.world, math.ceil(share / (self.micro_batch or share)))
-        batches = [_batch(corpus, config.train, part, window, self.scales[c], self.mixture.patches[c]) for part in parts]
+        of = corpus, config.train, window, self.scales[c], self.mixture.patches[c], self._ground[c]
+        batches = [_batch(part, *of) for part in parts]
         batches = [_viewed(batch, part, self._tasks[c]) for batch, part in zip(batches, parts, strict=True)]
         if self._hide and batches[0].coefficient_names:  # what is left of them where a task asks for some
             batches = [self._hidden(batch, part) for batch, part in zip(batches, parts, strict=True)]
@@ -184,26 +188,37 @@ def evaluation_batches(
     """
     window = Window.of(corpus, config, frames)
     items = windows(corpus, config, frames, split, limit)
-    size = patch if config.patch is None else config.patch
+    of = corpus, split, window, scales, patch if config.patch is None else config.patch, Ground()
     starts = range(0, len(items), batch_size)
     for first in range(0, len(starts), world):
         start = starts[min(first + rank, len(starts) - 1)]
         chunk = items[start : start + batch_size]
-        batch = _viewed(_batch(corpus, split, chunk, window, scales, size), chunk, task)
+        batch = _viewed(_batch(chunk, *of), chunk, task)
         yield batch if first + rank < len(starts) else replace(batch, valid=torch.zeros_like(batch.valid))
 
 
-def _batch(corpus: Corpus, split: str, items: Sequence[Item], window: Window, scales: Scales, patch: int) -> Batch:
-    return collate([_read(corpus, split, item, window) for item in items], scales, corpus.name, patch)
+def _batch(items: Sequence[Item], corpus: Corpus, split: str, window: Window, scales: Scales, patch: int, ground: Ground) -> Batch:
+    """The windows are decoded where they stay: in the batch, in pinned memory where there is a GPU."""
+    depth, *grid = corpus.layout.grid
+    shape = (len(items), window.frames, len(corpus.layout.variables), depth, *(window.crop or grid))
+    values, valid = _empty(shape, torch.float32), _empty(shape, torch.bool)
+    # windows of one batch share their boundary
+    boundary = None if window.crop is None else corpus.layout.cropped(*window.crop).boundary
+    places = zip(items, values.numpy(), valid.numpy(), strict=True)
+    samples = [_read(corpus, split, item, window, boundary, (field, there)) for item, field, there in places]
+    return collate(samples, scales, corpus.name, patch, (values, valid), ground)
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    if torch.cuda.is_available():
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+    return torch.from_numpy(np.empty(shape, np.float32 if dtype == torch.float32 else np.bool_))  # NumPy asks for large pages
 
 
 def _viewed(batch: Batch, items: Sequence[Item], task: Task | None) -> Batch:
     return batch if task is None else task.view(batch, [item.position for item in items])
 
 
-def _read(corpus: Corpus, split: str, item: Item, window: Window) -> Sample:
-    sample = corpus.read(split, item.entry, *window.slices(item))
-    if window.crop is None:
-        return sample
-    # windows of one batch share their boundary
-    return replace(sample, boundary=corpus.layout.cropped(*window.crop).boundary)
+def _read(corpus: Corpus, split: str, item: Item, window: Window, boundary: Boundary | None, out: tuple[np.ndarray, np.ndarray]) -> Sample:
+    sample = corpus.read(split, item.entry, *window.slices(item), out)
+    return sample if boundary is None else part_of(sample, boundary=boundary)

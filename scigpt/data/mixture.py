@@ -73,6 +73,9 @@ class DataConfig:
             processes that the run begins with; state a multiple to be able to go on with more.
         every: distance between the starts of windows in a record, in frames; None: `frames`, so that windows tile the record. The
             starts shift from epoch to epoch, and all have occurred after `every` epochs.
+        prefetch: groups that each process reads ahead, each by a thread of its own; the order of the data is the same with any. So many
+            groups are in memory besides the one in use, at 5 bytes a value (pinned memory where there is a GPU, rounded up to a power of
+            two). More are of use where `data_wait` in the metrics stays above zero and cores are idle.
     """
 
     corpora: list[CorpusConfig] = field(default_factory=list)
@@ -81,6 +84,7 @@ class DataConfig:
     patch: int = 8
     data_width: int | None = None
     every: int | None = None
+    prefetch: int = 2
 
 
 class Item(NamedTuple):
@@ -362,7 +366,7 @@ class _Order:
 def _check(corpora: Sequence[Corpus], config: DataConfig) -> None:
     if not config.corpora:
         raise UserError("the mixture has no corpora; list at least one under data.corpora")
-    for name in ("tokens", "patch", "data_width", "every"):
+    for name in ("tokens", "patch", "data_width", "every", "prefetch"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise UserError(f"data.{name} is {value}; expected 1 or more")

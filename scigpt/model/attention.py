@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -25,6 +25,9 @@ HOPPER = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFF
 MASKED = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """With a mask, cuDNN's backward pass has given NaN at some lengths (pytorch#196678), and FlashAttention takes none."""
 
+SHORT = {torch.float32: 16, torch.bfloat16: 256}
+"""Most tokens that attend to each other by plain products on a CPU, where torch's fused kernel has tiles for longer sequences."""
+
 _SHATTERED = 64
 """Windows smaller than this part of the limit are not used."""
 
@@ -44,7 +47,29 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causa
     if mask is not None and q.is_cuda:
         with sdpa_kernel(MASKED):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    short = q.device.type == "cpu" and q.shape[2] == k.shape[2] <= SHORT.get(v.dtype, 0)
+    if short and mask is None and not torch.compiler.is_compiling():
+        return _products(q, k, v, causal)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
+
+
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """Context of a prediction, on a CPU, of what a GPU will do: without what a CPU alone does."""
+    kept = dict(SHORT)
+    SHORT.clear()
+    try:
+        yield
+    finally:
+        SHORT.update(kept)
+
+
+def _products(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    heads, count, scale = q.shape[:2], q.shape[2], q.shape[3] ** -0.5
+    q, k, v = (t.flatten(0, 1) for t in (q, k, v))
+    later = _later(count, q.dtype) if causal else q.new_zeros(1)
+    scores = torch.baddbmm(later, q, k.transpose(1, 2), beta=float(causal), alpha=scale)
+    return torch.bmm(scores.softmax(-1), v).unflatten(0, heads)
 
 
 def preferred_kernels() -> AbstractContextManager[object]:
@@ -196,6 +221,12 @@ class Memory:
         self._end += count
         seen = self._buffer[:, :, :, self._first : self._end]
         return seen[0], seen[1]
+
+
+@constant
+def _later(count: int, dtype: torch.dtype) -> Tensor:
+    """Added to scores: minus infinity where a frame would look at a later one."""
+    return torch.full((count, count), -math.inf, dtype=dtype).triu(1)
 
 
 @constant

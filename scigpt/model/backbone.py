@@ -7,12 +7,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from scigpt.data.batches import Batch
 from scigpt.data.constant import vector
@@ -32,6 +33,21 @@ from scigpt.model.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from scigpt.data.corpus import Corpus
 
+Recompute = bool | Literal["selective"]
+"""What a block computes again in the backward pass: nothing, everything, or all but its products."""
+PRODUCTS = frozenset(
+    f"aten::{name}"
+    for name in (
+        "mm",
+        "addmm",
+        "_scaled_mm",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+    )
+) | {"flash_attn::_flash_attn_forward"}
+"""Operations that take nearly all the time of a block and make half of what it keeps: linear maps and attention."""
 SUMS_OVER_WIDTH = re.compile(r"(final_)?modulate\.weight|conditions\.mix\.1\.weight|head\..*(kernel|kernel_added|weight)|.+\.lora_a")
 """Matrices outside the blocks that sum over the width."""
 
@@ -195,6 +211,13 @@ class Prediction:
         return self.batch.scales.inverse(self.z(raw))
 
 
+def _policy(_: object, operation: torch._ops.OpOverload, *args: object, **kwargs: object) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operation._schema.name in PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+_keep_products = partial(create_selective_checkpoint_contexts, _policy)
+
+
 class Block(nn.Module):
     """Space attention, time attention, gated MLP, each behind a conditioned norm and added to the stream."""
 
@@ -208,7 +231,7 @@ class Block(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
         self.spread = {"gate_up.weight": width**-0.5, "down.weight": residual_spread(depth, hidden)}
         self.share = residual_share(depth)
-        self.recompute = False
+        self.recompute: Recompute = False
 
     def forward(
         self,
@@ -223,12 +246,13 @@ class Block(nn.Module):
     ) -> Tensor:
         """`x` `(B, T, N, D)`; shared conditions `(B, T, 3, 2, D)`; rotary phases in space and time; `memory` of the frames before.
 
-        With `recompute` on, only the arguments are kept for the backward pass and the rest is computed again (activation checkpointing;
-        within the block, so that a strategy that gathers the block's parameters has them at hand).
+        With `recompute`, only the arguments are kept for the backward pass (`selective`: and what products have given) and the rest is
+        computed again (activation checkpointing; within the block, where a strategy that gathers the block's parameters has them at hand).
         """
         if self.recompute and torch.is_grad_enabled():
             arguments = (x, shared, where, when, grid, window, reach)
-            return checkpoint(self._forward, *arguments, use_reentrant=False, preserve_rng_state=False)
+            how: dict[str, Any] = {"context_fn": _keep_products} if self.recompute == "selective" else {}
+            return checkpoint(self._forward, *arguments, use_reentrant=False, preserve_rng_state=False, **how)
         return self._forward(x, shared, where, when, grid, window, reach, memory)
 
     def _forward(

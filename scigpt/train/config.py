@@ -21,7 +21,8 @@ from scigpt.adapt.config import AdaptConfig
 from scigpt.data.mixture import DataConfig
 from scigpt.data.tasks import TaskConfig
 from scigpt.errors import UserError
-from scigpt.model.backbone import ModelConfig
+from scigpt.model.backbone import ModelConfig, Recompute
+from scigpt.train.float8 import check_width
 from scigpt.train.guard import GuardConfig
 from scigpt.train.optim import OptimConfig
 from scigpt.train.report import ReportConfig
@@ -58,9 +59,13 @@ class TrainConfig:
         rollout_ramp: share of the run over which the forecasts ahead grow from 1 to `rollout`.
         log_every: steps between two batches of metrics for MLflow.
         threads: CPU threads of torch; None leaves torch's choice. Another number rounds differently.
-        activation_checkpointing: keep only the inputs of each block for the backward pass and compute the rest again: less memory, a third
-            more work in the blocks.
+        activation_checkpointing: true keeps only the inputs of each block for the backward pass and computes the rest again: an eighth of
+            their memory or less, a third more work. `selective` keeps what matrix products and attention give as well: half the memory, a
+            few percent more time.
         compile: compile each block with torch.compile.
+        float8: in training, matrix products of the blocks in float8, by torchao (the extra `float8`), with one scale for each tensor. For
+            widths of 1536 and more, with `precision` bf16 and, on a GPU, `compile`; not with deepspeed, nor where weights are frozen. What
+            needs no gradient stays in bfloat16, validation among it, and so do passes whose number of tokens is no multiple of 16.
         watchdog: seconds without a finished step after which the stacks of all threads are written to RUN/stacks and the process ends.
     """
 
@@ -83,8 +88,9 @@ class TrainConfig:
     rollout_ramp: float = 0.5
     log_every: int = 10
     threads: int | None = None
-    activation_checkpointing: bool = False
+    activation_checkpointing: Recompute = False
     compile: bool = False
+    float8: bool = False
     watchdog: float = 1800.0
 
     def __post_init__(self) -> None:
@@ -104,6 +110,8 @@ class TrainConfig:
         for name in ("hide_coefficients", "rollout_ramp"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is {getattr(self, name)}; expected a share between 0 and 1")
+        if self.float8 and self.precision != "bf16":
+            raise UserError(f"float8 is true and precision is {self.precision}; set precision to bf16, or float8 to false")
 
     def pinned(self, step: int) -> bool:
         """Whether the checkpoint of a step stays for good."""
@@ -116,7 +124,7 @@ class TrainConfig:
 
     @property
     def layout(self) -> LayoutConfig:
-        return LayoutConfig(self.precision == "bf16", self.activation_checkpointing, self.compile)
+        return LayoutConfig(self.precision == "bf16", self.activation_checkpointing, self.compile, self.float8)
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,16 @@ class RunConfig:
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+
+    def __post_init__(self) -> None:
+        if not self.train.float8:
+            return
+        if self.strategy.name == "deepspeed":
+            raise UserError("train.float8 does not go with strategy deepspeed; set strategy to fsdp2, or train.float8 to false")
+        if self.adapt.mode != "full":
+            raise UserError(f"train.float8 trains all weights and adapt.mode is {self.adapt.mode}; set train.float8 to false")
+        if self.init is None:  # else the width is that of a model yet to be opened
+            check_width(self.model.resolved()[1])
 
     def to_json(self) -> dict[str, Any]:
         return json.loads(json.dumps(dataclasses.asdict(self)))
@@ -250,11 +268,11 @@ def _is_config(hint: Any) -> TypeGuard[type]:
 
 FREE = re.compile(
     r"run|report\..*|strategy\..*"
-    r"|train\.(validate_every|validate_windows|checkpoint_every|keep|keep_every|keep_steps\.\d+|branch_from|keep_best|log_every|micro_batch|threads|activation_checkpointing|compile|watchdog)"
-    r"|data\.corpora\.\d+\.(path|valid.*)"
+    r"|train\.(validate_every|validate_windows|checkpoint_every|keep|keep_every|keep_steps\.\d+|branch_from|keep_best|log_every|micro_batch|threads|activation_checkpointing|compile|float8|watchdog)"
+    r"|data\.(prefetch|corpora\.\d+\.(path|valid.*))"
 )
 """What a run may change when it goes on. None of it changes the order of the data (a corpus that has moved is known by its fingerprint, a
-trunk by its configuration); `strategy`, `micro_batch`, `threads` and `compile` change the rounding."""
+trunk by its configuration); `strategy`, `micro_batch`, `threads`, `compile` and `float8` change the rounding."""
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:

@@ -185,6 +185,7 @@ class Trainer:
             config.micro_batch,
             mesh.data_rank,
             mesh.data_world,
+            self.config.data.prefetch,
             hide_coefficients=hide,
             tasks=self.tasks,
         )
@@ -280,8 +281,8 @@ class Trainer:
         share = 1.0 / max(1, sum(w > 0 for w in weights))
         passes = [(batch, weight / share) for (_, batches), weight in zip(groups, weights, strict=True) if weight > 0 for batch in batches]
         pushed = config.train.pushed(self.step)
-        for i, (batch, total) in enumerate(passes):
-            placed = strategy.place(batch)
+        arriving = strategy.placed([batch for batch, _ in passes])
+        for i, (placed, (_, total)) in enumerate(zip(arriving, passes, strict=True)):
             if pushed:
                 with strategy.autocast():
                     placed = push_forward(strategy.forward, placed, pushed)

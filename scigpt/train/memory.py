@@ -10,7 +10,7 @@ import dataclasses
 import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,8 +28,8 @@ from scigpt.data.normalize import Scales
 from scigpt.data.patching import choose_patch
 from scigpt.data.sample import Boundary
 from scigpt.data.tasks import Task
-from scigpt.model.attention import TimeAttention
-from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
+from scigpt.model.attention import TimeAttention, as_on_a_gpu
+from scigpt.model.backbone import PRODUCTS, ModelConfig, SciGPT, Vocabulary
 from scigpt.model.conditions import layout_features
 from scigpt.model.positions import space_phases, time_phases
 from scigpt.model.tokenizer import basis, level_features
@@ -187,12 +187,16 @@ def activations(
     # what a steady problem does otherwise is a choice by numbers, of a few per frame
     batch = replace(batch, layout=replace(batch.layout, steady=False))
     _make_constants(config, batch)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), as_on_a_gpu() if gpu else nullcontext():
         model.to_empty(device="cpu")  # where attention is fused, too; the meta device has it only in pieces
         fake: dict[str, Any] = {name: torch.empty_like(tensor, device="cpu") for name, tensor in _tensors(batch).items()}
         batch = replace(batch, **fake)
         with _Live(model.parameters(), fake.values()) as live:
             with torch.autocast("cpu", torch.bfloat16, enabled=layout.bf16), _saved(model) as saved:
+                if layout.activation_checkpointing == "selective":
+                    for block in model.blocks:
+                        block.register_forward_pre_hook(lambda *_: live.keep(saved))
+                        block.register_forward_hook(lambda *_: live.keep(None))
                 marks: list[int] = []
                 model.blocks[-1].register_forward_pre_hook(lambda *_: marks.append(saved.total()))
                 model.blocks[-1].register_forward_hook(lambda *_: marks.append(saved.total()))
@@ -200,7 +204,8 @@ def activations(
             total = saved.total()
             loss.backward()
     before, after = marks
-    return Activations(total + (depth - len(model.blocks)) * (after - before), live.peak - total)
+    arriving = sum(t.untyped_storage().nbytes() for t in fake.values()) if gpu else 0  # the batch that is copied meanwhile
+    return Activations(total + (depth - len(model.blocks)) * (after - before), live.peak - total + arriving)
 
 
 def _tensors(batch: Batch) -> dict[str, Any]:
@@ -264,6 +269,7 @@ class _Live(TorchDispatchMode):
         super().__init__()
         parameters = list(parameters)
         self.now = self.peak = 0
+        self._kept: _Storages | None = None
         self._known = _Storages(parameters)
         for tensor in given:
             self._add(tensor)
@@ -276,7 +282,13 @@ class _Live(TorchDispatchMode):
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
                 self._add(tensor)
+                if self._kept is not None and func._schema.name in PRODUCTS:  # type: ignore[attr-defined]
+                    self._kept.add(tensor)
         return made
+
+    def keep(self, where: _Storages | None) -> None:
+        """From here on what products give is kept there, as selective checkpointing does, unseen by the hooks of autograd."""
+        self._kept = where
 
     def _add(self, tensor: Tensor) -> None:
         storage = self._known.add(tensor)

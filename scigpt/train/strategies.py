@@ -7,7 +7,7 @@ the gradient of the same global mean, and hands over its state in the same form:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, cast
@@ -21,13 +21,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scigpt.data.batches import Batch
 from scigpt.errors import UserError
+from scigpt.train import float8
 from scigpt.train.checkpoint import MODEL, OPTIMIZER, Piece
 from scigpt.train.mesh import Mesh
 from scigpt.train.optim import AdamW, OptimConfig
 from scigpt.train.processes import Place
 
 if TYPE_CHECKING:
-    from scigpt.model.backbone import Prediction, SciGPT
+    from scigpt.model.backbone import Prediction, Recompute, SciGPT
 
 GRAPHS = 256
 """Compiled graphs of a block: one for each shape of the data. torch's own limit is 8, after which it would silently compile no more."""
@@ -94,8 +95,9 @@ class LayoutConfig:
     """What is done to the model before it is laid out, the same for every strategy."""
 
     bf16: bool
-    activation_checkpointing: bool
+    activation_checkpointing: Recompute
     compile: bool
+    float8: bool = False
 
 
 class Strategy(Protocol):
@@ -117,6 +119,9 @@ class Strategy(Protocol):
 
     def place(self, batch: Batch) -> Batch:
         """The batch on this process's device."""
+
+    def placed(self, batches: Sequence[Batch]) -> Iterator[Batch]:
+        """Batches on this process's device. On a GPU each is copied while the one before it is worked on, so one more is held there."""
 
     def accumulate(self, last: bool) -> AbstractContextManager[object]:
         """Context of one forward and backward pass; gradients are summed over the processes in the last one only."""
@@ -169,6 +174,7 @@ class Single:
 
     def __init__(self, mesh: Mesh, layout: LayoutConfig) -> None:
         self.mesh, self.layout, self.device = mesh, layout, local_device()
+        self._copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def setup(self, model: SciGPT, whole: Whole, optim: OptimConfig) -> None:
         self.model = model
@@ -207,6 +213,23 @@ class Single:
 
     def place(self, batch: Batch) -> Batch:
         return batch if self.device.type == "cpu" else batch.to(self.device, non_blocking=True)
+
+    def placed(self, batches: Sequence[Batch]) -> Iterator[Batch]:
+        if self._copies is None:
+            yield from map(self.place, batches)
+            return
+        work = torch.cuda.current_stream(self.device)
+        ready: Batch | None = None
+        for batch in (*batches, None):
+            if ready is not None:
+                work.wait_stream(self._copies)
+                ready.used_by(work)
+            before, ready = ready, None
+            if batch is not None:
+                with torch.cuda.stream(self._copies):
+                    ready = self.place(batch)
+            if before is not None:
+                yield before
 
     def accumulate(self, last: bool) -> AbstractContextManager[object]:
         return nullcontext()
@@ -297,16 +320,28 @@ class Sharded(Single):
 
 
 def prepare(model: SciGPT, layout: LayoutConfig) -> None:
-    """Activation checkpointing, then compilation, block by block; what shards the model comes after. All blocks share their graphs."""
-    if layout.compile:
-        import torch._dynamo.config as compiler
+    """Products in float8, activation checkpointing, then compilation, block by block; what shards the model comes after. All blocks share
+    their graphs.
 
-        compiler.recompile_limit = max(compiler.recompile_limit, GRAPHS)
-        compiler.accumulated_recompile_limit = max(compiler.accumulated_recompile_limit, GRAPHS)
+    Raises:
+        UserError: see `scigpt.train.float8.convert`.
+    """
+    if layout.float8:
+        float8.convert(model, layout.compile)
+    if layout.compile:
+        allow_graphs()
     for block in model.blocks:
         block.recompute = layout.activation_checkpointing  # type: ignore[assignment]
         if layout.compile:
             block.compile(dynamic=False)
+
+
+def allow_graphs() -> None:
+    """Raise torch's limit of compiled graphs to `GRAPHS`, for this process."""
+    import torch._dynamo.config as compiler
+
+    compiler.recompile_limit = max(compiler.recompile_limit, GRAPHS)
+    compiler.accumulated_recompile_limit = max(compiler.accumulated_recompile_limit, GRAPHS)
 
 
 def local(tensor: Tensor) -> tuple[Tensor, int]:

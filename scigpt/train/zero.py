@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -29,7 +28,7 @@ from scigpt.model.lora import LoRALinear
 from scigpt.train.checkpoint import MODEL, OPTIMIZER, Piece
 from scigpt.train.mesh import Mesh
 from scigpt.train.optim import AdamW, OptimConfig
-from scigpt.train.strategies import LayoutConfig, Single, Whole, prepare
+from scigpt.train.strategies import LayoutConfig, Single, Whole, allow_graphs, prepare
 
 BUCKET = (2**20, 2**26)
 """Elements in flight at a time: those of a block, within these bounds."""
@@ -110,7 +109,7 @@ class DeepSpeed(Single):
             "stage3_max_live_parameters": 3 * block,
             "stage3_max_reuse_distance": block,
             "stage3_param_persistence_threshold": PERSISTENT * model.width,
-            "memory_efficient_linear": False,  # it would replace a function of torch for the whole process; see _linear
+            "memory_efficient_linear": False,  # it would replace a function of torch for the whole process; see _Linear
         }
         if self.offload:
             zero["offload_optimizer"] = {"device": "cpu", "pin_memory": gpu}
@@ -133,8 +132,10 @@ class DeepSpeed(Single):
             if isinstance(module, LoRALinear):
                 module.product = _product
             elif isinstance(module, nn.Linear):
-                module.forward = partial(_linear, module)  # type: ignore[method-assign]
+                module.__class__ = _Linear  # a function of each layer's own would make each block a compiled graph of its own
         model.blocks[0].register_forward_pre_hook(_with_gradient)
+        if self.layout.compile:
+            allow_graphs()
         for block in model.blocks:  # gathered as one; what a block computes again is then at hand, too
             self._deepspeed.utils.set_z3_leaf_module(block, True)
             if self.layout.compile:  # the block as it is, and not the hooks that gather it
@@ -293,8 +294,9 @@ class _Root(nn.Module):
                 yield child
 
 
-def _linear(module: nn.Linear, x: Tensor) -> Tensor:
-    return _product(x, module.weight, module.bias)
+class _Linear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return _product(x, self.weight, self.bias)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from scigpt.data.batches import Batch, collate
+from scigpt.data.batches import Batch, Ground, Places, collate
 from scigpt.data.normalize import Scales
 from scigpt.data.sample import Boundary, Coordinate, Geometry, Origin, Sample, Time, Variable
 from scigpt.errors import UserError
@@ -64,3 +64,33 @@ def test_unknown_coordinates_are_no_warning(recwarn: pytest.WarningsRecorder) ->
     unknown = {n: Coordinate(("x",), np.array([np.nan]), "degrees") for n in ("latitude", "longitude")}
     sample(unknown, (1, 1), "points")
     assert not recwarn.list
+
+
+def test_the_ground_is_made_once_for_a_grid() -> None:
+    """What is given again is the same tensor; another grid, number of windows or one window that lies elsewhere is found out."""
+
+    def at(start: float, unknown: bool = False) -> Sample:
+        values = {"latitude": ("y", np.linspace(-80, 80, 6)), "longitude": ("x", start + np.arange(8.0))}
+        if unknown:
+            values["height"] = ("x", np.full(8, np.nan))
+        coordinates = {name: Coordinate((axis,), numbers, "degrees") for name, (axis, numbers) in values.items()}
+        return sample(coordinates, (6, 8), periodic=False)
+
+    def weight(samples: list[Sample]) -> torch.Tensor:
+        return collate(samples, SCALES, ground=ground).weight
+
+    ground = Ground()
+    first = collate([at(0.0), at(0.0)], SCALES, ground=ground)
+    assert first.weight.shape == (2, 1, 1, 1, 6, 8)
+    assert weight([at(0.0), at(0.0)]) is first.weight
+    assert weight([at(0.0)]) is not first.weight
+    mixed = collate([at(0.0), at(5.0)], SCALES, ground=ground)
+    assert mixed.longitude is not None
+    assert mixed.longitude[:, 0, 0].tolist() == [0.0, 5.0]
+    moved = collate([at(7.0)], SCALES, ground=ground)
+    assert moved.longitude is not None
+    assert moved.longitude[0, 0, 0] == 7.0
+    unknown = [at(0.0, unknown=True)]
+    assert weight(unknown) is weight([at(0.0, unknown=True)]), "what is unknown is the same, too"
+    for field in ("latitude", "longitude", "weight"):
+        assert torch.equal(getattr(first, field), getattr(Places.of([at(0.0), at(0.0)]), field))

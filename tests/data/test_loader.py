@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import ToySource
+from toy import ToySource, smooth_sample
 
-from scigpt.data.batches import Batch
+from scigpt.data.batches import Batch, collate
 from scigpt.data.corpus import Corpus
 from scigpt.data.loader import BatchLoader, evaluation_batches, windows
 from scigpt.data.mixture import CorpusConfig, DataConfig, Group, Item, Mixture
 from scigpt.data.normalize import Scales
-from scigpt.data.sample import Boundary, Sample
+from scigpt.data.sample import Boundary, Coordinate, Sample, Time
 from scigpt.data_prep.convert import convert
 from scigpt.data_prep.source import SampleRef
 from scigpt.errors import UserError
@@ -89,7 +89,7 @@ def test_batches_hold_the_windows_of_the_group(parts: Parts) -> None:
 
 def test_prefetch_and_timing_change_nothing(parts: Parts, folders: list[Path]) -> None:
     expected = take(BatchLoader(*parts, prefetch=1), 20)
-    for prefetch in (2, 5):
+    for prefetch in (2, 4, 5):
         assert equal(take(BatchLoader(*parts, prefetch=prefetch), 20), expected)
     slow = []
     with BatchLoader(*open_mixture(folders), prefetch=4) as loader:
@@ -98,6 +98,46 @@ def test_prefetch_and_timing_change_nothing(parts: Parts, folders: list[Path]) -
             slow.append(pair)
     assert equal(slow, expected)
     assert not equal(take(BatchLoader(*open_mixture(folders, seed=1)), 20), expected)
+
+
+def test_what_is_decoded_in_place_is_what_samples_give_one_by_one(tmp_path: Path) -> None:
+    """Gaps, a sphere whose places repeat, cuts in time and space: to the last byte as `collate` makes it of samples read by themselves."""
+
+    class Globe(ToySource):
+        def samples(self, refs: Sequence[SampleRef]) -> Iterator[Sample]:
+            for i, ref in enumerate(refs):
+                sample = smooth_sample(i, 9, (1, 6, 8), ("a", "b"), gaps=0.2 * (i % 2))
+                latitude, longitude = np.meshgrid(np.linspace(-80, 80, 6), np.arange(8) * 45.0, indexing="ij")
+                places = {n: Coordinate(("y", "x"), v, "degrees") for n, v in (("latitude", latitude), ("longitude", longitude))}
+                yield replace(
+                    sample, geometry="sphere", coordinates=places, time=Time.regular(86400.0 * 360 * int(ref.key), 1e5, 9, "noleap")
+                )
+
+    corpus = Corpus.open(convert(Globe((), ToySource.Options(samples=9)), tmp_path / "globe", progress=False))
+    scales = Scales.from_stats(corpus.layout, corpus.stats.to_json())
+    for crop in (None, [4, 8]):
+        config = CorpusConfig(str(corpus.path), frames=3, stride=2, crop=crop)
+        mixture = Mixture([corpus], DataConfig([config], tokens=8, patch=4), 0)
+        for group, (batch,) in take(BatchLoader(mixture, [scales]), 4):
+            samples = [corpus.read("train", item.entry, *mixture.windows[0].slices(item)) for item in group.items]
+            boundary = corpus.layout.boundary if crop is None else corpus.layout.cropped(4, 8).boundary
+            expected = collate([replace(s, boundary=boundary) for s in samples], scales, corpus.name, 4)
+            assert same(batch, expected)
+            assert batch.values.numpy().tobytes() == expected.values.numpy().tobytes()
+            assert not batch.values[~batch.valid].any()
+            assert np.array_equal(batch.season, [s.time.season() for s in samples])
+            assert np.array_equal(batch.hour, [s.time.hour() for s in samples])
+
+
+def test_a_record_of_another_shape_is_refused(folders: list[Path], tmp_path: Path) -> None:
+    """A corpus has one layout. Nothing may be spread over a batch because its shape happens to allow it."""
+    shutil.copytree(folders[0], tmp_path / "small")
+    corpus = Corpus.open(tmp_path / "small")
+    mixture = Mixture([corpus], DataConfig([CorpusConfig(str(corpus.path))], frames=4), 0)
+    corpus.layout = replace(corpus.layout, grid=(2, 8, 8))
+    scales = Scales.from_stats(corpus.layout, corpus.stats.to_json())
+    with pytest.raises(UserError, match=r"train-.*sample .*shape \(4, 1, 1, 8, 8\), expected \(4, 1, 2, 8, 8\)"):
+        take(BatchLoader(mixture, [scales]), 1)
 
 
 def test_a_restart_goes_on_as_if_nothing_had_happened(parts: Parts, folders: list[Path]) -> None:
@@ -191,6 +231,8 @@ raise SystemExit(3)
 def test_mistakes_are_told(parts: Parts, folders: list[Path]) -> None:
     with pytest.raises(UserError, match="sizes that work: 1, 2, 4"):
         BatchLoader(*parts, rank=0, world=3)
+    with pytest.raises(UserError, match=r"data.prefetch is 0; expected 1 or more"):
+        open_mixture(folders, prefetch=0)
     with pytest.raises(UserError, match="micro_batch is 0"):
         BatchLoader(*parts, micro_batch=0)
     corpus = Corpus.open(folders[0])

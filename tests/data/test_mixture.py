@@ -254,7 +254,7 @@ def test_strides_reach_across_the_record() -> None:
 
 def test_the_fingerprint_tells_orders_apart_and_nothing_else() -> None:
     base = mix(plain("a"), plain("b"))
-    same = mix(plain("a", valid=["other"], weight=2.0), plain("b", weight=2.0), tokens=4097)
+    same = mix(plain("a", valid=["other"], weight=2.0), plain("b", weight=2.0), tokens=4097, prefetch=7)
     assert base.sizes == same.sizes
     assert base.fingerprint == same.fingerprint
     assert [base.group(g) for g in range(100)] == [same.group(g) for g in range(100)]

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import ORIGIN, smooth_sample
 
+from scigpt.data import shard
 from scigpt.data.sample import Boundary, Coordinate, Role, Sample, Time, Variable
-from scigpt.data.shard import PACKING_ERROR, ShardReader, index_path, write_shard
+from scigpt.data.shard import _AT_A_TIME, PACKING_ERROR, ShardReader, index_path, write_shard
 from scigpt.errors import UserError
 
 
@@ -130,6 +131,45 @@ def test_a_window_is_a_slice_of_the_whole_and_its_cut_sides_are_open(tmp_path: P
     assert whole.boundary == boundary
     window.values[:] = 0  # its arrays are its own
     np.testing.assert_array_equal(reader.read(0).values, whole.values)
+
+
+def test_a_window_is_decoded_into_a_place_of_its_own(tmp_path: Path) -> None:
+    """Piece by piece, and to the last bit what the format says: `stored * scale + offset` in float64, as float32; 0 where invalid."""
+    sample = smooth_sample(frames=9, grid=(3, 70, 80), names=("a", "b"), gaps=0.1)
+    offset = replace(sample, values=sample.values + np.float32(-40))
+    reader = round_trip(tmp_path, offset)
+    stored, data = reader._array(0, "values.npy", reader._bytes()), reader._described(0)
+    cut = (slice(0, 9, 2), slice(None), slice(None), slice(3, 69), slice(0, 77))
+    _, scale, shift = data
+    assert stored.dtype == np.int16
+    expected = (stored[cut].astype(np.float64) * scale + shift).astype(np.float32)
+    expected[~offset.valid[cut]] = 0
+    assert expected.size > _AT_A_TIME
+    values, valid = np.full((2, *expected.shape), np.nan, np.float32), np.zeros((2, *expected.shape), bool)
+    window = reader.read(0, cut[0], cut[3], cut[4], (values[1], valid[1]))
+    assert np.shares_memory(window.values, values)
+    assert values[1].tobytes() == expected.tobytes()
+    assert np.array_equal(valid[1], offset.valid[cut])
+    assert np.isnan(values[0]).all()
+    with pytest.raises(UserError, match=r"sample 000000: a window has the shape \(1, .*expected \(5, "):
+        reader.read(0, slice(0, 1), cut[3], cut[4], (values[1], valid[1]))
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 3, 4, 5), (1, 1, 1, 40), (9, 1, 1, 1)])
+def test_pieces_cover_an_array_once(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
+    monkeypatch.setattr(shard, "_AT_A_TIME", 7)
+    seen = np.zeros(shape, int)
+    for piece in shard._pieces(shape):
+        assert 0 < seen[piece].size <= 7
+        seen[piece] += 1
+    assert (seen == 1).all()
+
+
+def test_half_of_a_steady_problem_is_refused(tmp_path: Path) -> None:
+    reader = round_trip(tmp_path, replace(smooth_sample(frames=2), steady=True))
+    assert reader.read(0).steady
+    with pytest.raises(UserError, match=r"sample 000000: is a steady problem, whose 2 frames belong together"):
+        reader.read(0, slice(1, 2))
 
 
 def test_an_unknown_height_survives(tmp_path: Path) -> None:

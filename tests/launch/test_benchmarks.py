@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from scigpt.errors import UserError
 from scigpt.model.backbone import ModelConfig
 
 Script = Callable[[str], ModuleType]
@@ -87,16 +88,41 @@ def test_the_seconds_to_a_score_lie_between_the_points_of_a_curve(script: Script
 
 
 def test_a_small_race_gives_a_score_for_every_model(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scigpt.data.corpus import Corpus
+    from scigpt.data.mixture import Mixture
     from scigpt.data_prep.convert import convert
     from scigpt.data_prep.pde import EQUATIONS
+    from scigpt.evaluate.fno import Shape
+    from scigpt.train.account import account
 
     quality = script("quality")
     monkeypatch.setattr(quality, "PILOT", 1)
     source = EQUATIONS["navier-stokes"]
     options = source.Options(train=4, valid=1, test=1, ood=0, grid=32, frames=8)
     path = convert(source((), options), tmp_path / "flow", progress=False)
-    found = quality.measure([path], [0.01], ModelConfig(depth=1, width=64), 1, 1, 3e-3, 1, "cpu")
+    tries, quick = quality.Tries([3e-3], [1]), quality.Quick(modes=4, width=4)
+    found = quality.measure([path], [0.01], ModelConfig(depth=1, width=64), tries, quality.Tries([1e-3, 1e-2], [1]), quick, 1, 1, "cpu")
     family = found["families"]["flow"]
-    assert set(family["curves"]) == {quality.OURS, quality.EQUAL, quality.SMALL}
+    assert set(family["curves"]) == {quality.OURS, quality.EQUAL, quality.SMALL, str(quick)}
     assert all(0 < point["vrmse"] < math.inf for curve in family["curves"].values() for point in curve)
-    assert len(quality.describe(json.loads(json.dumps(found))).splitlines()) == 2 + 3 + len(family["baselines"])
+    (point,) = family["curves"][str(quick)]
+    assert {t["rate"] for t in point["tries"]} == {1e-3, 1e-2}
+    assert point["vrmse"] == min(t["vrmse"] for t in point["tries"])
+    assert family["parameters"][str(quick)] < family["parameters"][quality.SMALL] < 1_000_000
+    setting = quality.Setting(Corpus.open(path), ModelConfig(depth=1, width=64), 1, "cpu")
+    whole, parts = setting.flops, account(Mixture([setting.corpus], setting.data(1), 0), setting.model, 1, None, [None]).flops
+    assert 3 * whole * setting.shown == parts["total"]
+    shapes = [Shape.of(setting.corpus.layout, setting.coefficients, setting.operators(None)[quality.EQUAL].width + w) for w in (0, 4)]
+    assert shapes[0].forward_flops() <= whole < shapes[1].forward_flops()
+    assert len(quality.describe(json.loads(json.dumps(found))).splitlines()) == 2 + 4 + len(family["baselines"])
+
+
+def test_lists_of_numbers_are_read_or_refused(script: Script) -> None:
+    quality = script("quality")
+    assert quality.numbers("--rates", "1e-3,2") == [1e-3, 2.0]
+    assert quality.whole("--windows", "1,4") == [1, 4]
+    for text in ("", "1,x", "0", "-1", "inf", "nan"):
+        with pytest.raises(UserError, match=r"--rates .*expected numbers above 0"):
+            quality.numbers("--rates", text)
+    with pytest.raises(UserError, match="whole numbers"):
+        quality.whole("--windows", "1.5")

@@ -101,7 +101,7 @@ def test_activations_of_an_adapted_model(mode: Mode, layout: LayoutConfig) -> No
 
 
 @pytest.mark.parametrize("mode", ["full", "frozen", "lora"])
-@pytest.mark.parametrize("layout", LAYOUTS[:2], ids=["kept", "again"])
+@pytest.mark.parametrize("layout", [*LAYOUTS[:2], LayoutConfig(False, "selective", False)], ids=["kept", "again", "selective"])
 def test_the_most_that_a_pass_takes_is_what_the_allocator_gives_out(layout: LayoutConfig, mode: Mode) -> None:
     batch, config = make_batch((5, 1, 48, 48), patch=4), ModelConfig(depth=3, width=64)
     model = built(config, layout, mode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -185,6 +186,23 @@ def test_bfloat16_with_activation_checkpointing(rounded: list[float], folder: Pa
 def test_compiled_blocks(alone: Path, corpora: list[Path], folder: Path, stage: int) -> None:
     pretrain(corpora, folder / f"compiled{stage}", (*zero(stage), "strategy.processes=2"), **PLAIN, compile=True)
     assert_close(folder / f"compiled{stage}", alone)
+
+
+@pytest.mark.drill
+def test_all_blocks_of_stage_3_are_one_graph(corpora: list[Path], folder: Path) -> None:
+    code = """
+import sys, torch
+plain = torch.compile
+torch.compile = lambda f, **options: plain(f, **{**options, "backend": "eager"})
+from scigpt.train.config import load
+from scigpt.train.engine import train
+train(load(sys.argv[1], ["strategy=deepspeed", "strategy.stage=3", "model.depth=4"]))
+found = torch._dynamo.utils.counters
+print("graphs", found["stats"]["unique_graphs"], "breaks", len(found["graph_break"]))
+"""
+    file = write(settings(corpora[:1], folder / "graphs", **{**PLAIN, "steps": 2, "compile": True}), folder / "graphs.yaml")
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    assert "graphs 1 breaks 0" in done.stdout
 
 
 @pytest.mark.drill
