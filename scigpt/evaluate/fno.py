@@ -257,7 +257,8 @@ def _trained(
     if _load(net, stem, about["key"]):
         return net.eval(), about
     optimizer = torch.optim.Adam(net.parameters(), rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(steps, 2), pct_start=0.1)
+    # a rise of exactly one step is a division by zero in torch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(steps, 2), pct_start=0.2 if steps == 10 else 0.1)
     with (
         BatchLoader(mixture, [scales]) as loader,
         tqdm(total=steps, desc=f"FNO on {corpus.name}", unit="step", file=sys.stderr, mininterval=2.0, disable=not progress) as bar,

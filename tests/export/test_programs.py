@@ -62,6 +62,7 @@ def globe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("kind", ["step", "rollout"])
 def test_a_globe_with_every_role_a_calendar_and_gaps(globe: Path, kind: str) -> None:
     program = load_program(globe / f"{kind}-globe.pt2")

@@ -37,6 +37,7 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, floa
     return {p: numbers["summary"]["vrmse"] for p, numbers in found.items()}
 
 
+@pytest.mark.drill
 def test_half_the_patch_size_still_beats_persistence(scores: dict[int, dict[str, float]], record_property: pytest.RecordProperty) -> None:
     trained, half = scores[PATCH], scores[PATCH // 2]
     for p, found in scores.items():

@@ -153,6 +153,7 @@ def test_values_are_those_of_an_independent_reader(folder: Path, name: str) -> N
     assert seen >= 0.9 * len(seconds), "only the gaps between the splits are left out"
 
 
+@pytest.mark.drill
 def test_a_mixture_with_turbulence_learns(folder: Path) -> None:
     words = ("train=12", "valid=2", "test=0", "ood=0", "grid=32", "frames=16", "viscosity_low=2e-2")
     code, _, told = command("data", "make", "navier-stokes", "--out", folder / "turbulence", *words)
