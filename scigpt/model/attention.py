@@ -23,8 +23,8 @@ KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 HOPPER = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """From the fastest on: there cuDNN is 1.5 times as fast as torch's FlashAttention 2 at 128 channels a head."""
 MASKED = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""With a mask, cuDNN's backward pass has given NaN at lengths of 64 mod 128 where all scores of a row are far below 0 (pytorch#196678; normed
-queries and keys keep ours near it), and FlashAttention takes none."""
+"""With a mask, cuDNN's backward pass has given NaN at lengths of 64 mod 128 where all scores of a row are far below 0 (pytorch#196678), and
+FlashAttention takes none."""
 
 SHORT = {torch.float32: 16, torch.bfloat16: 256}
 """Most tokens that attend to each other by plain products on a CPU, where torch's fused kernel has tiles for longer sequences."""
