@@ -187,7 +187,7 @@ def start(corpora: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path
     return run
 
 
-@pytest.mark.parametrize("mode", ["full", pytest.param("frozen", marks=pytest.mark.drill), "lora"])
+@pytest.mark.parametrize("mode", [*(pytest.param(m, marks=pytest.mark.drill) for m in ("full", "frozen")), "lora"])
 def test_a_run_with_init(start: Path, corpora: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str) -> None:
     """Size and shape are those of `init`, and gradients and optimizer are of what is trained."""
     data = settings(corpora, tmp_path / "run", steps=2, validate_every=2)

@@ -199,7 +199,8 @@ JOBS = {
 }
 
 
-@pytest.mark.parametrize("job", ["fsdp2", *(pytest.param(j, marks=pytest.mark.drill) for j in JOBS if j != "fsdp2")])
+@pytest.mark.drill
+@pytest.mark.parametrize("job", JOBS)
 def test_two_processes_hold_what_is_predicted(job: str) -> None:
     port = str(free_port())
     about = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
