@@ -16,6 +16,8 @@ import typer
 
 from scigpt.errors import UserError
 
+KEPT = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), "4000000000")
+"""What tells glibc to keep what is freed."""
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of torch.")]
 
@@ -25,7 +27,10 @@ class Missing(Exception):
 
 
 def run(command: Callable[..., None]) -> None:
-    """The command line of a script: a user's mistake is one sentence and exit code 2."""
+    """The command line of a script: a user's mistake is one sentence and exit code 2. It begins anew where the C library would hand memory
+    back between contenders: asking for it again would be charged to whoever runs next."""
+    if not os.environ.keys() >= KEPT.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], KEPT | os.environ)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command()(command)
     try:

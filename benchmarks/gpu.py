@@ -194,6 +194,7 @@ def waiting(mode: str) -> None:
 def waits_of_the_loop() -> list[list[str]]:
     """Where the host waits in each of a few steps of training on shards; the first makes what is made once."""
     from scigpt.launch import bench_train
+    from scigpt.launch.made_up import MapsOptions
     from scigpt.train.engine import Trainer, train
     from scigpt.train.record import Step
 
@@ -215,7 +216,7 @@ def waits_of_the_loop() -> list[list[str]]:
                     seen.append(where)
 
     with tempfile.TemporaryDirectory(prefix="scigpt-gpu-") as folder:
-        config = bench_train.default(Path(folder), bench_train.MapsOptions(train=2, valid=0, test=0, ood=0, frames=16, grid=32))
+        config = bench_train.default(Path(folder), MapsOptions(train=2, valid=0, test=0, ood=0, frames=16, grid=32))
         corpora = [replace(c, valid=[]) for c in config.data.corpora]
         settings = replace(config.train, steps=4, groups=3, precision="bf16")
         quiet = replace(config.report, mlflow=False)
@@ -226,12 +227,11 @@ def waits_of_the_loop() -> list[list[str]]:
 def loop(name: str, tiny: bool) -> dict[str, Any]:
     """The real training loop on shards: over a bare loop, over synthetic batches, and how much faster batches come than steps take."""
     from scigpt.launch import bench_train
+    from scigpt.launch.made_up import MapsOptions
 
     size = TINY if tiny else SIZES[name]
     with tempfile.TemporaryDirectory(prefix="scigpt-gpu-") as folder:
-        options = bench_train.MapsOptions(
-            train=2 if tiny else 16, valid=0, test=0, ood=0, frames=8 if tiny else 32, grid=32 if tiny else 256
-        )
+        options = MapsOptions(train=2 if tiny else 16, valid=0, test=0, ood=0, frames=8 if tiny else 32, grid=32 if tiny else 256)
         config = bench_train.default(Path(folder), options)
         data = replace(config.data, frames=5, tokens=16 if tiny else 4096 * size.fitting())
         train = replace(config.train, groups=1, precision="bf16", compile=not tiny)

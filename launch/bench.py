@@ -52,7 +52,7 @@ def model(
     device: Annotated[str, typer.Option("--device", help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
     attention: Annotated[str, typer.Option("--attention", help="sdpa or flash.")] = "sdpa",
     compile: Annotated[bool, typer.Option("--compile", help="Compile the blocks, and say what that cost.")] = False,
-    recompute: Annotated[bool, typer.Option("--recompute", help="With activation checkpointing.")] = False,
+    recompute: Annotated[str, typer.Option("--recompute", help="Activation checkpointing: false, selective or true.")] = "false",
     peak: Annotated[
         float | None, typer.Option("--peak", min=1e-6, metavar="TFLOPS", help="For MFU, where the maker's is not known.")
     ] = None,
@@ -66,13 +66,16 @@ def model(
     """Time a full training step on maps (256 tokens a frame by default) beside a matrix product and the bare blocks."""
     from scigpt.launch import bench_model
     from scigpt.model.attention import KERNELS
-    from scigpt.model.backbone import ModelConfig
+    from scigpt.model.backbone import ModelConfig, Recompute
 
     if attention not in KERNELS:
         raise UserError(f"--attention {attention}: expected {' or '.join(KERNELS)}")
+    again: dict[str, Recompute] = {"false": False, "selective": "selective", "true": True}
+    if recompute not in again:
+        raise UserError(f"--recompute {recompute}: expected {', '.join(again)}")
     result = bench_model.measure(
         ModelConfig(size=size, width=width, depth=depth, attention=attention), frames, side, patch, batch, precision, threads, rounds,
-        device=device, compile=compile, recompute=recompute, peak=None if peak is None else peak * 1e12, profile=profile,
+        device=device, compile=compile, recompute=again[recompute], peak=None if peak is None else peak * 1e12, profile=profile,
     )  # fmt: skip
     show(result, json, bench_model.describe)
 

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,17 +23,17 @@ from scigpt.data.keyed import generator
 from scigpt.data.loader import BatchLoader, scales_of, window_that_fits
 from scigpt.data.mixture import CorpusConfig, DataConfig, Mixture, Window
 from scigpt.data.normalize import Scales
-from scigpt.data.sample import Boundary, Coordinate, Origin, Sample, Time, Variable
+from scigpt.data.sample import Origin, Sample, Time, Variable
 from scigpt.data.shard import ShardReader, write_shard
 from scigpt.data_prep.convert import convert
-from scigpt.data_prep.pde.simulator import LICENCE, Simulator, SimulatorOptions
-from scigpt.data_prep.source import Description, Source
+from scigpt.data_prep.source import Source
 from scigpt.errors import UserError
+from scigpt.launch.made_up import Weather, WeatherOptions
 from scigpt.launch.output import table
+from scigpt.launch.timing import Reading
 
 if TYPE_CHECKING:
     from scigpt.data.batches import Batch
-    from scigpt.train.record import Read
 
 SHAPE = (48, 10, 1, 360, 720)
 """Frames, variables and grid of the synthetic record: 498 MB of float32 in one member."""
@@ -168,79 +167,6 @@ def _rate(read: Callable[[Place], np.ndarray], places: Sequence[Place]) -> tuple
     return len(places) / seconds, size / seconds / 1e6
 
 
-@dataclass(frozen=True)
-class WeatherOptions(SimulatorOptions):
-    """Options of the weather."""
-
-    train: int = 1
-    valid: int = 0
-    test: int = 0
-    ood: int = 0
-    frames: int = 12
-    variables: int = 69
-    rows: int = 128
-
-
-class Weather(Simulator):
-    """Global maps of as many variables as a reanalysis gives to a model, every six hours; what they show is noise that drifts."""
-
-    name = "weather"
-    Options = WeatherOptions
-    options: WeatherOptions
-
-    @classmethod
-    def describe(cls) -> Description:
-        return Description(cls.name, "noise in the shape of a reanalysis", "simulated", LICENCE)
-
-    def ranges(self) -> tuple[str, str]:
-        return "noise", "noise"
-
-    def bytes_per_sample(self) -> int:
-        return 2 * self.options.frames * self.options.variables * 2 * self.options.rows**2
-
-    def sample(self, rng: np.random.Generator, outside: bool, place: str) -> Sample:
-        o = self.options
-        steps = rng.standard_normal((o.frames, o.variables, 1, o.rows, 2 * o.rows), dtype=np.float32)
-        values = np.cumsum(steps, 0, dtype=np.float32, out=steps)
-        half = 90 / o.rows
-        coordinates = {
-            "latitude": Coordinate(("y",), np.linspace(90 - half, half - 90, o.rows), "degrees_north"),
-            "longitude": Coordinate(("x",), np.arange(2 * o.rows) * 2 * half, "degrees_east"),
-        }
-        variables = tuple(Variable(f"field_{c}", "1") for c in range(o.variables))
-        time_axis, boundary = Time.regular(0.0, 21600.0, o.frames, "standard"), Boundary(y=("pole", "pole"), x=("periodic", "periodic"))
-        return Sample(values, np.ones(values.shape, bool), variables, time_axis, Origin(place, LICENCE), "sphere", boundary, coordinates)
-
-
-class Reading:
-    """What the threads of a loader have done: windows, bytes of values, and their seconds: at work, on the clock, waiting for a core."""
-
-    def __init__(self, load: Callable[[int], Read]) -> None:
-        self.windows = self.bytes = 0
-        self.cpu = self.wall = self.queued = 0.0
-        self._load = load
-
-    def __call__(self, g: int) -> Read:
-        cpu, queued, wall = time.thread_time(), _queued(), time.perf_counter()
-        group, batches = self._load(g)
-        self.cpu, self.queued, self.wall = (
-            total + now - then
-            for total, now, then in zip(
-                (self.cpu, self.queued, self.wall), (time.thread_time(), _queued(), time.perf_counter()), (cpu, queued, wall), strict=True
-            )
-        )
-        self.windows, self.bytes = self.windows + sum(map(len, batches)), self.bytes + sum(b.values.nbytes for b in batches)
-        return group, batches
-
-
-def _queued() -> float:
-    """Seconds that this thread has been ready to run without a core; NaN where the system does not say."""
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return float("nan")
-
-
 def loading(corpus: Corpus, rounds: int) -> dict[str, Any]:
     """How fast the loader of training makes batches of a corpus with one reader and with several, in turn in each round; medians over the
     rounds. The cache of the system is warm, and nothing else is done meanwhile."""
@@ -269,9 +195,7 @@ def loading(corpus: Corpus, rounds: int) -> dict[str, Any]:
 def _loader(mixture: Mixture, scales: Scales, readers: int) -> Iterator[tuple[BatchLoader, Reading]]:
     """A loader, and what its threads do."""
     with BatchLoader(mixture, [scales], prefetch=readers) as loader:
-        reading = Reading(loader._load)
-        loader._load = reading  # type: ignore[method-assign]
-        yield loader, reading
+        yield loader, Reading.of(loader)
 
 
 def _drain(mixture: Mixture, scales: Scales, readers: int, groups: int) -> dict[str, float | None]:

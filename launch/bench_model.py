@@ -29,7 +29,7 @@ from scigpt.launch.timing import (
     peak_memory,
 )
 from scigpt.model.attention import preferred_kernels
-from scigpt.model.backbone import ModelConfig, SciGPT, Vocabulary
+from scigpt.model.backbone import ModelConfig, Recompute, SciGPT, Vocabulary
 from scigpt.model.sizes import forward_flops
 from scigpt.train.objective import group_weight, share_of_loss
 from scigpt.train.strategies import LayoutConfig, prepare
@@ -51,7 +51,7 @@ def measure(
     *,
     device: str = "auto",
     compile: bool = False,
-    recompute: bool = False,
+    recompute: Recompute = False,
     peak: float | None = None,
     product_side: int | None = None,
     profile: Path | None = None,
@@ -84,7 +84,7 @@ def measure(
 class Work:
     """A model, a batch and the two steps that are timed."""
 
-    def __init__(self, config: ModelConfig, data: Batch, precision: str, device: torch.device, compile: bool, recompute: bool) -> None:
+    def __init__(self, config: ModelConfig, data: Batch, precision: str, device: torch.device, compile: bool, recompute: Recompute) -> None:
         self.precision, self.watch, self.data = precision, Stopwatch(device), data.to(device)
         self.model = SciGPT(config, Vocabulary({v.name: v.unit for v in data.layout.variables}, {})).to(device)
         self.total = group_weight([data])

@@ -5,14 +5,13 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.autograd.profiler import record_function
 
@@ -21,13 +20,12 @@ from scigpt.data.batches import Batch
 from scigpt.data.loader import BatchLoader
 from scigpt.data.mixture import CorpusConfig, DataConfig
 from scigpt.data.patching import token_grid
-from scigpt.data.sample import Boundary, Origin, Sample, Time, Variable
 from scigpt.data_prep.convert import convert
-from scigpt.data_prep.pde.simulator import LICENCE, Simulator, SimulatorOptions
-from scigpt.data_prep.source import Description
 from scigpt.errors import UserError
+from scigpt.launch.made_up import Maps, MapsOptions
 from scigpt.launch.profiling import TRACED, folder_for, memory, trace
 from scigpt.launch.timing import (
+    Reading,
     Stopwatch,
     compiled,
     datasheet,
@@ -66,27 +64,6 @@ class Amount:
 
     steps: int
     rounds: int
-
-
-class Reading:
-    """What the loader's threads have done: groups, windows, bytes of values, and seconds of theirs."""
-
-    def __init__(self) -> None:
-        self.groups = self.windows = self.bytes = 0
-        self.cpu = self.wall = 0.0
-
-    def timed(self, load: Callable[[int], Read]) -> Callable[[int], Read]:
-        @wraps(load)
-        def loaded(g: int) -> Read:
-            cpu, wall = time.thread_time(), time.perf_counter()
-            with record_function("read a group"):
-                group, batches = load(g)
-            self.cpu, self.wall = self.cpu + time.thread_time() - cpu, self.wall + time.perf_counter() - wall
-            self.groups, self.windows = self.groups + 1, self.windows + sum(len(b) for b in batches)
-            self.bytes += sum(b.values.nbytes for b in batches)
-            return group, batches
-
-        return loaded
 
 
 class Shares:
@@ -136,8 +113,8 @@ class Measured(Trainer):
     def __init__(self, amount: Amount, profile: Path | None, *args: Any) -> None:
         super().__init__(*args)
         self.amount, self.device, self.profile = amount, self.strategy.device, profile
-        self.recording, self.readers = ExitStack(), 1
-        self.reading, self.shares = Reading(), Shares(Stopwatch(self.device, time.thread_time))
+        self.recording = ExitStack()
+        self.shares = Shares(Stopwatch(self.device, time.thread_time))
         self.kind, self.warm = "warm", warm_up(self.config.train.log_every)
         self.began, self.tokens, self.flops, self.waited, self.peak = 0.0, 0, 0, 0.0, 0
         self.started = (0.0, 0.0, 0.0)
@@ -157,8 +134,7 @@ class Measured(Trainer):
 
     def _fetch(self, loader: BatchLoader) -> list[Read]:
         if self.step == 0:
-            loader._load = self.reading.timed(loader._load)  # type: ignore[assignment, method-assign]
-            self.readers = loader._prefetch
+            self.reading = Reading.of(loader)
             self._compiled(-1)
         last = self.warm + 2 * self.amount.rounds * self.amount.steps
         block, within = divmod(self.step - self.warm, self.amount.steps)
@@ -269,7 +245,7 @@ class Measured(Trainer):
         beside = [((a + added) / b - 1, (a + added) / (s + other * (not gpu)) - 1) for a, s, b in zip(*self.seconds.values(), strict=True)]
         seconds, flops = real + added, self.flops / steps
         product, peak = matrix_product_rate(config.train.precision, device=self.device), datasheet(self.device, config.train.precision)
-        readers = self.reading.wall / self.readers if gpu else self.reading.cpu
+        readers = self.reading.wall / config.data.prefetch if gpu else self.reading.cpu
         return {
             "device": name_of(self.device),
             "clock": "clock on the wall, the device waited for" if gpu else "CPU time of all threads",
@@ -346,40 +322,6 @@ def random_like(batch: Batch) -> Batch:
     values = batch.scales.inverse(torch.randn(batch.values.shape, generator=draw))
     made = replace(batch, values=torch.where(batch.valid, values, 0.0))
     return made.pin_memory() if torch.cuda.is_available() else made
-
-
-@dataclass(frozen=True)
-class MapsOptions(SimulatorOptions):
-    """Options of the maps."""
-
-    frames: int = 64
-    grid: int = 64
-
-
-class Maps(Simulator):
-    """Periodic maps of two variables that drift; a corpus to read, made in a second."""
-
-    name = "bench"
-    Options = MapsOptions
-    options: MapsOptions
-
-    @classmethod
-    def describe(cls) -> Description:
-        return Description(cls.name, "random maps that drift", "simulated", LICENCE)
-
-    def ranges(self) -> tuple[str, str]:
-        return "random maps", "random maps"
-
-    def bytes_per_sample(self) -> int:
-        return 5 * 2 * self.options.frames * self.options.grid**2 + (1 << 14)
-
-    def sample(self, rng: np.random.Generator, outside: bool, place: str) -> Sample:
-        frames, side = self.options.frames, self.options.grid
-        steps = rng.standard_normal((frames, 2, 1, side, side), dtype=np.float32)
-        values = np.cumsum(steps, 0, dtype=np.float32) * np.float32(0.1)
-        variables = (Variable("velocity_x", "1"), Variable("velocity_y", "1"))
-        time_axis = Time.regular(0.0, 1.0, frames)
-        return Sample(values, np.ones(values.shape, bool), variables, time_axis, Origin(place, LICENCE), boundary=Boundary.all("periodic"))
 
 
 def measure(config: RunConfig | None, amount: Amount, device: str = "auto", profile: Path | None = None) -> dict[str, Any] | None:

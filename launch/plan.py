@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 MFU = 0.35
 AGAIN: dict[Recompute, float] = {False: 0.0, "selective": 0.05, True: 1 / 3}
-"""More work by what a block computes again in the backward pass."""
+"""More work by what a block computes again in the backward pass, the least first."""
 NODE = 8
 """Processes of a node, where `strategy.shard` of hsdp is not stated."""
 MOST_PROCESSES = 1024
@@ -418,10 +418,9 @@ class Planner:
         """Fewer windows in a pass; blocks computed again; both."""
         yield self._fewer_windows(change)
         train = change.config.train
-        how: tuple[Recompute, ...] = ("selective", True)
-        for more in how[how.index(train.activation_checkpointing) + 1 if train.activation_checkpointing else 0 :]:
-            config = replace(change.config, train=replace(train, activation_checkpointing=more))
-            again = replace(change, config=config, words=(*change.words, f"train.activation_checkpointing={str(more).lower()}"))
+        for how in (how for how, work in AGAIN.items() if work > AGAIN[train.activation_checkpointing]):
+            config = replace(change.config, train=replace(train, activation_checkpointing=how))
+            again = replace(change, config=config, words=(*change.words, f"train.activation_checkpointing={str(how).lower()}"))
             yield self._fitting(again)
             yield self._fewer_windows(again)
 

@@ -1,4 +1,4 @@
-"""Clocks and peaks: what the benchmarks measure with, and what they measure against."""
+"""Clocks, peaks and counts: what the benchmarks measure with, and what they measure against."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.profiler import record_function
 
 from scigpt.errors import UserError
+
+if TYPE_CHECKING:
+    from scigpt.data.loader import BatchLoader
+    from scigpt.train.record import Read
 
 SIDES = {"cpu": 1024, "cuda": 8192}
 """Side of the square matrices of the reference product, large enough to be the best that the device does."""
@@ -104,3 +110,42 @@ def of_compilation(found: dict[str, float]) -> str:
         f"compiled in {found['seconds']:.0f} s: {found['graphs']} graph(s), {found['graph_breaks']} break(s), "
         f"{found['recompiles']} recompilation(s)"
     )
+
+
+class Reading:
+    """What the threads of a loader have done: groups, windows, bytes of values, and their seconds: at work, on the clock, waiting for a
+    core."""
+
+    def __init__(self, load: Callable[[int], Read]) -> None:
+        self.groups = self.windows = self.bytes = 0
+        self.cpu = self.wall = self.queued = 0.0
+        self._load = load
+
+    @classmethod
+    def of(cls, loader: BatchLoader) -> Reading:
+        """Of all that a loader reads from now on."""
+        reading = cls(loader._load)
+        loader._load = reading  # type: ignore[method-assign]
+        return reading
+
+    def __call__(self, g: int) -> Read:
+        cpu, queued, wall = time.thread_time(), _queued(), time.perf_counter()
+        with record_function("read a group"):
+            group, batches = self._load(g)
+        self.cpu, self.queued, self.wall = (
+            total + now - then
+            for total, now, then in zip(
+                (self.cpu, self.queued, self.wall), (time.thread_time(), _queued(), time.perf_counter()), (cpu, queued, wall), strict=True
+            )
+        )
+        self.groups, self.windows = self.groups + 1, self.windows + sum(map(len, batches))
+        self.bytes += sum(b.values.nbytes for b in batches)
+        return group, batches
+
+
+def _queued() -> float:
+    """Seconds that this thread has been ready to run without a core; NaN where the system does not say."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return float("nan")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,12 +81,15 @@ class Batch:
 
     def used_by(self, stream: torch.cuda.Stream) -> None:
         """Tell the allocator that work of another stream than the one that made it will read the batch."""
-        for f in fields(self):
-            if isinstance(tensor := getattr(self, f.name), Tensor):
-                tensor.record_stream(stream)
+        for tensor in self.tensors().values():
+            tensor.record_stream(stream)
 
-    def _map(self, function: object) -> Batch:
-        changed = {f.name: function(t) for f in fields(self) if isinstance(t := getattr(self, f.name), Tensor)}  # type: ignore[operator]
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are there, by the name of their field."""
+        return {f.name: t for f in fields(self) if isinstance(t := getattr(self, f.name), Tensor)}
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {name: function(tensor) for name, tensor in self.tensors().items()}
         return replace(self, **changed)
 
     def __len__(self) -> int:

@@ -6,7 +6,6 @@ parameters is asked on a laptop. Two blocks are enough: each one beyond the firs
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -28,11 +27,8 @@ from scigpt.data.normalize import Scales
 from scigpt.data.patching import choose_patch
 from scigpt.data.sample import Boundary
 from scigpt.data.tasks import Task
-from scigpt.model.attention import TimeAttention, as_on_a_gpu
+from scigpt.model.attention import as_on_a_gpu
 from scigpt.model.backbone import PRODUCTS, ModelConfig, SciGPT, Vocabulary
-from scigpt.model.conditions import layout_features
-from scigpt.model.positions import space_phases, time_phases
-from scigpt.model.tokenizer import basis, level_features
 from scigpt.train.mesh import Mesh
 from scigpt.train.objective import share_of_loss
 from scigpt.train.strategies import LayoutConfig, StrategyConfig
@@ -145,14 +141,14 @@ def blank_batch(
     shapes |= {"weight": (count, 1, 1, 1, height, width)}
     tensors: dict[str, Any] = {
         name: torch.empty(shapes.get(name, (count, *tensor.shape[1:])), dtype=tensor.dtype, device="meta")
-        for name, tensor in _tensors(point).items()
+        for name, tensor in point.tensors().items()
     }
     batch = replace(point, **tensors, layout=layout, patch=choose_patch(layout.grid, patch, layout.geometry))
     if task is None:
         return batch
-    one: dict[str, Any] = {n: torch.zeros(1, *t.shape[1:], dtype=t.dtype) for n, t in _tensors(batch).items()}
+    one: dict[str, Any] = {n: torch.zeros(1, *t.shape[1:], dtype=t.dtype) for n, t in batch.tensors().items()}
     view = task.view(replace(batch, **one), [0])
-    many: dict[str, Any] = {n: t.new_empty(count * len(t), *t.shape[1:], device="meta") for n, t in _tensors(view).items()}
+    many: dict[str, Any] = {n: t.new_empty(count * len(t), *t.shape[1:], device="meta") for n, t in view.tensors().items()}
     return replace(view, **many)
 
 
@@ -186,10 +182,9 @@ def activations(
         norm.float().register_forward_pre_hook(lambda _, given: tuple(t.float() for t in given))
     # what a steady problem does otherwise is a choice by numbers, of a few per frame
     batch = replace(batch, layout=replace(batch.layout, steady=False))
-    _make_constants(config, batch)
     with FakeTensorMode(allow_non_fake_inputs=True), as_on_a_gpu() if gpu else nullcontext():
         model.to_empty(device="cpu")  # where attention is fused, too; the meta device has it only in pieces
-        fake: dict[str, Any] = {name: torch.empty_like(tensor, device="cpu") for name, tensor in _tensors(batch).items()}
+        fake: dict[str, Any] = {name: torch.empty_like(tensor, device="cpu") for name, tensor in batch.tensors().items()}
         batch = replace(batch, **fake)
         with _Live(model.parameters(), fake.values()) as live:
             with torch.autocast("cpu", torch.bfloat16, enabled=layout.bf16), _saved(model) as saved:
@@ -206,21 +201,6 @@ def activations(
     before, after = marks
     arriving = sum(t.untyped_storage().nbytes() for t in fake.values()) if gpu else 0  # the batch that is copied meanwhile
     return Activations(total + (depth - len(model.blocks)) * (after - before), live.peak - total + arriving)
-
-
-def _tensors(batch: Batch) -> dict[str, Any]:
-    return {f.name: t for f in dataclasses.fields(batch) if isinstance(t := getattr(batch, f.name), Tensor)}
-
-
-def _make_constants(config: ModelConfig, batch: Batch) -> None:
-    """Fill the caches of `scigpt.data.constant` with what the pass will ask for: what is made in it is fake, and would stay."""
-    _, width, heads = config.resolved()
-    frames, cpu = batch.values.shape[1] - 1, torch.device("cpu")
-    basis(batch.patch)
-    level_features(tuple(v.level for v in batch.layout.variables))
-    layout_features(batch.layout)
-    space_phases(batch.to("meta"), width // heads // 2)
-    TimeAttention(8, 1, 1, "sdpa")(torch.zeros(1, frames, 1, 8), time_phases(frames, 4, cpu), config.reach)
 
 
 class _Storages:

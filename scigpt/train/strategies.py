@@ -218,18 +218,19 @@ class Single:
         if self._copies is None:
             yield from map(self.place, batches)
             return
-        work = torch.cuda.current_stream(self.device)
-        ready: Batch | None = None
-        for batch in (*batches, None):
-            if ready is not None:
-                work.wait_stream(self._copies)
-                ready.used_by(work)
-            before, ready = ready, None
-            if batch is not None:
-                with torch.cuda.stream(self._copies):
-                    ready = self.place(batch)
-            if before is not None:
-                yield before
+        work, waiting = torch.cuda.current_stream(self.device), iter(batches)
+
+        def copied() -> Batch | None:
+            batch = next(waiting, None)
+            with torch.cuda.stream(self._copies):
+                return None if batch is None else self.place(batch)
+
+        arriving = copied()
+        while arriving is not None:
+            work.wait_stream(self._copies)
+            arriving.used_by(work)
+            here, arriving = arriving, copied()
+            yield here
 
     def accumulate(self, last: bool) -> AbstractContextManager[object]:
         return nullcontext()

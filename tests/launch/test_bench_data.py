@@ -13,8 +13,10 @@ from scigpt.data_prep.convert import convert
 from scigpt.data_prep.pde.advection_diffusion_3d import AdvectionDiffusion3D, AdvectionDiffusion3DOptions
 from scigpt.data_prep.pde.poisson import Poisson, PoissonOptions
 from scigpt.errors import UserError
-from scigpt.launch import bench_data
+from scigpt.launch import bench_data, timing
 from scigpt.launch.cli import main
+from scigpt.launch.made_up import WeatherOptions
+from scigpt.launch.timing import Reading
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +25,7 @@ def short_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_windows_by_index_are_much_faster_than_whole_members() -> None:
-    weather = bench_data.WeatherOptions(frames=6, variables=3, rows=16)
+    weather = WeatherOptions(frames=6, variables=3, rows=16)
     result = bench_data.synthetic(rounds=3, shape=(24, 4, 1, 180, 360), window=(2, 64, 64), weather=weather)
     assert result["window"] == [2, 4, 1, 64, 64]
     assert result["mb_stored"] > 24 * 4 * 180 * 360 * 4 / 1e6, "the record is stored as float32"
@@ -46,10 +48,10 @@ def test_windows_by_index_are_much_faster_than_whole_members() -> None:
 
 def test_a_reader_is_timed_by_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     clocks = {"thread_time": iter([1.0, 3.0]), "perf_counter": iter([10.0, 17.0]), "queued": iter([0.5, 2.5])}
-    monkeypatch.setattr(bench_data.time, "thread_time", lambda: next(clocks["thread_time"]))
-    monkeypatch.setattr(bench_data.time, "perf_counter", lambda: next(clocks["perf_counter"]))
-    monkeypatch.setattr(bench_data, "_queued", lambda: next(clocks["queued"]))
-    reading = bench_data.Reading(lambda g: (g, []))  # type: ignore[arg-type, return-value]
+    monkeypatch.setattr(timing.time, "thread_time", lambda: next(clocks["thread_time"]))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clocks["perf_counter"]))
+    monkeypatch.setattr(timing, "_queued", lambda: next(clocks["queued"]))
+    reading = Reading(lambda g: (g, []))  # type: ignore[arg-type, return-value]
     reading(0)
     assert (reading.cpu, reading.wall, reading.queued) == (2.0, 7.0, 2.0)
 

@@ -62,6 +62,7 @@ def test_the_command_writes_a_trace_and_what_holds_memory(tmp_path: Path) -> Non
     [
         (("--device", "tpu"), "--device tpu: expected auto, cpu or cuda"),
         (("--precision", "fp16"), "--precision fp16: expected fp32 or bf16"),
+        (("--recompute", "yes"), "--recompute yes: expected false, selective, true"),
         (("--attention", "falsh"), "--attention falsh: expected sdpa or flash"),
     ],
 )
